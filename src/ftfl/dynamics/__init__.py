@@ -1,0 +1,1 @@
+"""The dynamics model: target cells, the ensemble, its training and its predictions."""

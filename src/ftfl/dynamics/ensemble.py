@@ -1,0 +1,183 @@
+"""The ensemble of probabilistic networks: forward pass, bounded log-variance, loss.
+
+Loss (ALGORITHMS.md §1.3, §3.3): Σ over members of mean over rows and dimensions of
+(z − μ)² e^{−ℓ} + ℓ, plus ½ λ ‖W‖² per layer; with learned bounds (MBPO 2019) also
+0.01 (Σ ℓ_max − Σ ℓ_min).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ftfl.config import DynamicsConfig
+from ftfl.nets import MLP, Init, stack
+from ftfl.types import Key
+
+_TERMINATION_HIDDEN = (64, 64)
+
+
+class Ensemble(eqx.Module):
+    """Weights of all members, and the bounds of log-variance they share."""
+
+    trunks: list[MLP]
+    """One stack of members for all outputs, or one for the state and one for the reward."""
+    logvar_min: Float[Array, "D"]
+    logvar_max: Float[Array, "D"]
+    termination: MLP | None
+    """Classifier of next observations, when a task asks for learned termination."""
+
+
+class Gaussian(NamedTuple):
+    """Per-member predictions in network units."""
+
+    mean: Float[Array, "E B D"]
+    logvar: Float[Array, "E B D"]
+
+
+def init(
+    key: Key, obs_dim: int, act_dim: int, config: DynamicsConfig, learn_termination: bool
+) -> Ensemble:
+    """Fresh members, each with its own key and fan-in (``init='per_member'``)."""
+    trunk_key, termination_key = jax.random.split(key)
+    outputs = {
+        "joint": [obs_dim + 1],
+        "separate": [obs_dim, 1],
+        "given": [obs_dim],
+    }[config.reward_model]
+    trunks = [
+        _with_logvar_start(_members(k, obs_dim + act_dim, size, config), size, config)
+        for k, size in zip(jax.random.split(trunk_key, len(outputs)), outputs, strict=True)
+    ]
+    size = sum(outputs)
+    termination = None
+    if learn_termination:
+        lecun = jax.nn.initializers.lecun_normal()
+        termination = MLP(termination_key, obs_dim, _TERMINATION_HIDDEN, 1, lecun)
+    return Ensemble(
+        trunks,
+        jnp.full(size, config.logvar_min, jnp.float32),
+        jnp.full(size, config.logvar_max, jnp.float32),
+        termination,
+    )
+
+
+def _members(key: Key, inputs: int, outputs: int, config: DynamicsConfig) -> MLP:
+    lecun = jax.nn.initializers.lecun_normal()
+
+    def truncated(k: Key, shape: tuple[int, ...]) -> Array:
+        std = 1.0 / (2.0 * shape[-2] ** 0.5)
+        return std * jax.random.truncated_normal(k, -2.0, 2.0, shape)
+
+    def make(init: Init) -> Callable[[Key], MLP]:
+        return lambda k: MLP(k, inputs, config.hidden, 2 * outputs, init)
+
+    if config.init == "per_member":
+        return stack(make(lecun), key, config.members)
+    if config.init == "truncated":
+        return stack(make(truncated), key, config.members)
+    # STFL draws the (E, in, out) kernel at once, so that its fan-in counts the members: √E too
+    # small (ALGORITHMS.md §3.3). Kept for the preset that stands for that code.
+    kernels = make(lambda k, shape: lecun(k, (config.members, *shape)))(key)
+    return jax.tree.map(
+        lambda x: jnp.broadcast_to(x, (config.members, *x.shape)) if x.ndim == 1 else x, kernels
+    )
+
+
+def _with_logvar_start(trunk: MLP, outputs: int, config: DynamicsConfig) -> MLP:
+    """Set the bias of the log-variance half so that all outputs start at ``logvar_start``."""
+    if config.logvar_start is None:
+        return trunk
+    raw = unbound(jnp.float32(config.logvar_start), config.logvar_min, config.logvar_max)
+    bias = trunk.layers[-1].bias.at[:, outputs:].set(raw)
+    return eqx.tree_at(lambda t: t.layers[-1].bias, trunk, bias)
+
+
+def bound(raw: Array, low: Array, high: Array) -> Array:
+    """Soft bounds on log-variance: never above ``high``, never below ``low``."""
+    logvar = high - jax.nn.softplus(high - raw)
+    return low + jax.nn.softplus(logvar - low)
+
+
+def unbound(logvar: Array, low: float, high: float) -> Array:
+    """The raw output that ``bound`` maps to ``logvar``."""
+
+    def inverse_softplus(y: Array) -> Array:
+        return y + jnp.log(-jnp.expm1(-y))
+
+    inner = low + inverse_softplus(logvar - low)
+    return high - inverse_softplus(high - inner)
+
+
+def forward(
+    ensemble: Ensemble, x: Float[Array, "E B I"] | Float[Array, "B I"], shift: Float[Array, "D"]
+) -> Gaussian:
+    """Every member's prediction, from its own rows (E, B, I) or from rows all share (B, I).
+
+    ``shift`` lowers the log-variance floor per output (``targets.floor_shift``).
+    """
+    means, raws = [], []
+    member_axis = 0 if x.ndim == 3 else None
+    for trunk in ensemble.trunks:
+        one = jax.vmap(lambda net, row: net(row, jax.nn.silu), in_axes=(None, 0))
+        out = jax.vmap(one, in_axes=(0, member_axis))(trunk, x)
+        mean, raw = jnp.split(out, 2, axis=-1)
+        means.append(mean)
+        raws.append(raw)
+    mean, raw = jnp.concatenate(means, axis=-1), jnp.concatenate(raws, axis=-1)
+    low = jnp.broadcast_to(ensemble.logvar_min + shift, raw.shape)
+    high = jnp.broadcast_to(ensemble.logvar_max, raw.shape)
+    return Gaussian(mean, bound(raw, low, high))
+
+
+def nll(prediction: Gaussian, z: Float[Array, "*E B D"]) -> Float[Array, "E B D"]:
+    """(z − μ)² e^{−ℓ} + ℓ: twice the Gaussian negative log-likelihood, less its constant."""
+    target = jnp.broadcast_to(z, prediction.mean.shape)
+    return (target - prediction.mean) ** 2 * jnp.exp(-prediction.logvar) + prediction.logvar
+
+
+def loss(
+    ensemble: Ensemble,
+    x: Float[Array, "E B I"],
+    z: Float[Array, "E B D"],
+    shift: Float[Array, "D"],
+    config: DynamicsConfig,
+) -> Float[Array, ""]:
+    """The training loss of all members together; their gradients do not mix."""
+    if not config.logvar_learned:
+        frozen = jax.lax.stop_gradient((ensemble.logvar_min, ensemble.logvar_max))
+        ensemble = eqx.tree_at(lambda e: (e.logvar_min, e.logvar_max), ensemble, frozen)
+    per_output = jnp.mean(nll(forward(ensemble, x, shift), z), axis=1)  # (E, D)
+    if config.reward_model == "separate":
+        # Two networks, two losses: neither's size depends on the other's number of outputs.
+        data = jnp.mean(per_output[:, :-1], axis=-1) + per_output[:, -1]
+    else:
+        data = jnp.mean(per_output, axis=-1)
+    decay = sum(
+        0.5 * rate * jnp.sum(layer.weight**2)
+        for trunk in ensemble.trunks
+        for rate, layer in zip(config.weight_decay, trunk.layers, strict=True)
+    )
+    total = jnp.sum(data) + decay
+    if config.logvar_learned:
+        spread = jnp.sum(ensemble.logvar_max) - jnp.sum(ensemble.logvar_min)
+        total = total + config.logvar_penalty * spread
+    return total
+
+
+def termination_logit(net: MLP, next_obs: Float[Array, "B O"]) -> Float[Array, "B"]:
+    """Learned termination: log odds that a standardised next observation is terminal."""
+    return jax.vmap(lambda o: net(o, jax.nn.silu)[0])(next_obs)
+
+
+def termination_loss(
+    net: MLP, next_obs: Float[Array, "B O"], terminated: Bool[Array, "B"]
+) -> Float[Array, ""]:
+    """Binary cross-entropy of the learned termination, in nats."""
+    logit = termination_logit(net, next_obs)
+    return jnp.mean(jax.nn.softplus(logit) - jnp.where(terminated, logit, 0.0))

@@ -1,0 +1,101 @@
+"""The trained model as others meet it: state, and predictions in physical units."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from ftfl.config import DynamicsConfig
+from ftfl.dynamics import ensemble as ens
+from ftfl.dynamics.ensemble import Ensemble
+from ftfl.dynamics.targets import Scaler, Statistics, floor_shift, next_obs_of, training_scaler
+from ftfl.nets import adam
+from ftfl.types import Key
+
+
+class DynamicsState(eqx.Module):
+    """All that the dynamics model is."""
+
+    # network and optimiser, kept warm across refits
+    ensemble: Ensemble
+    optimiser: optax.OptState
+    # units of the last refit
+    statistics: Statistics
+    # choice of the last refit: members with the best holdout scores, best first
+    elites: Int[Array, "K"]
+    # counters
+    updates: Int[Array, ""]
+    refits: Int[Array, ""]
+
+
+class Prediction(NamedTuple):
+    """Per-member predictions of [next_obs, reward] in physical units (no reward when given)."""
+
+    mean: Float[Array, "E B D"]
+    std: Float[Array, "E B D"]
+
+
+def init(
+    key: Key, obs_dim: int, act_dim: int, config: DynamicsConfig, learn_termination: bool = False
+) -> DynamicsState:
+    """An untrained model."""
+    ensemble = ens.init(key, obs_dim, act_dim, config, learn_termination)
+    outputs = ensemble.logvar_min.shape[0]
+    statistics = Statistics(
+        Scaler.identity(obs_dim + act_dim),
+        Scaler.identity(outputs),
+        jnp.ones(outputs),
+        jnp.float32(0),
+    )
+    return DynamicsState(
+        ensemble=ensemble,
+        optimiser=adam(config.learning_rate).init(ensemble),
+        statistics=statistics,
+        elites=jnp.arange(config.elites, dtype=jnp.int32),
+        updates=jnp.int32(0),
+        refits=jnp.int32(0),
+    )
+
+
+def predict(
+    state: DynamicsState,
+    obs: Float[Array, "B O"],
+    action: Float[Array, "B A"],
+    config: DynamicsConfig,
+) -> Prediction:
+    """What every member says of next observation and reward."""
+    scaler = training_scaler(state.statistics, config)
+    x = state.statistics.input.to_unit(jnp.concatenate([obs, action], axis=-1))
+    shift = floor_shift(state.statistics, scaler, config)
+    out = ens.forward(state.ensemble, x, shift)
+    mean = scaler.from_unit(out.mean)
+    std = scaler.spread_from_unit(jnp.exp(0.5 * out.logvar))
+    size = obs.shape[-1]
+    next_obs = next_obs_of(
+        config.target, jnp.broadcast_to(obs, (*mean.shape[:-1], size)), mean[..., :size]
+    )
+    return Prediction(jnp.concatenate([next_obs, mean[..., size:]], axis=-1), std)
+
+
+def learned_termination(
+    state: DynamicsState, next_obs: Float[Array, "B O"]
+) -> Bool[Array, "B"]:
+    """The learned classifier's verdict; for tasks that ask for one."""
+    net = state.ensemble.termination
+    if net is None:
+        raise ValueError("this model was built without a termination network")
+    size = next_obs.shape[-1]
+    units = Scaler(state.statistics.input.mean[:size], state.statistics.input.std[:size])
+    return ens.termination_logit(net, units.to_unit(next_obs)) > 0
+
+
+def draw_elite(state: DynamicsState, key: Key, rows: int) -> Int[Array, "B"]:
+    """One elite per row, uniformly."""
+
+
+    return state.elites[jax.random.randint(key, (rows,), 0, state.elites.shape[0])]

@@ -1,0 +1,165 @@
+"""What the model regresses (the target cell) and in which units: FTFL's two repairs.
+
+Target vector (ALGORITHMS.md §1.3): ``t = [next_obs − obs, r]`` (residual) or ``[next_obs, r]``
+(direct). With scale ``unit`` each dimension is standardised by itself, z = (t − m)/c (Target Unit
+Normalization); with ``raw`` the network sees t. Every ε is relative, so that a change of units by
+a power of two changes no bit of z.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ftfl.config import DynamicsConfig, Target
+from ftfl.replay import Replay, Split, take
+from ftfl.types import Transition
+
+_CHUNK = 2_048
+
+
+class Scaler(eqx.Module):
+    """z = (x − mean)/std, dimension by dimension.
+
+    A constant dimension carries nothing to learn: its z is 0 and its way back gives the constant
+    exactly, with no spread. ``std`` is 0 there.
+    """
+
+    mean: Float[Array, "D"]
+    std: Float[Array, "D"]
+
+    @staticmethod
+    def identity(size: int) -> Scaler:
+        """Leaves values as they are."""
+        return Scaler(jnp.zeros(size), jnp.ones(size))
+
+    @property
+    def constant(self) -> Bool[Array, "D"]:
+        """Dimensions that did not vary."""
+        return self.std == 0
+
+    def to_unit(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """Physical to network units."""
+        mean, std, constant = _like(x, self.mean, self.std, self.constant)
+        return jnp.where(constant, 0.0, (x - mean) / jnp.where(constant, 1.0, std))
+
+    def from_unit(self, z: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """Network to physical units, for means."""
+        mean, std = _like(z, self.mean, self.std)
+        return mean + std * z
+
+    def spread_from_unit(self, z: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """Network to physical units, for standard deviations."""
+        (std,) = _like(z, self.std)
+        return std * z
+
+
+def _like(x: Array, *vectors: Array) -> list[Array]:
+    """Broadcast (D,) vectors against ``x`` explicitly (rank promotion is an error in our tests)."""
+    return [jnp.broadcast_to(v, x.shape) for v in vectors]
+
+
+class Statistics(eqx.Module):
+    """Measured on training rows only, in physical units."""
+
+    input: Scaler
+    """Of [obs, action]."""
+    target: Scaler
+    """Of the target vector, reward last when it is learned."""
+    change: Float[Array, "D"]
+    """std of next_obs − obs per channel; for the reward, std of the reward."""
+    rows: Float[Array, ""]
+
+
+def model_target(target: Target, learn_reward: bool, batch: Transition) -> Float[Array, "*B D"]:
+    """The regression target of each transition."""
+    state = batch.next_obs - batch.obs if target == "residual" else batch.next_obs
+    if not learn_reward:
+        return state
+    return jnp.concatenate([state, batch.reward[..., None]], axis=-1)
+
+
+def next_obs_of(
+    target: Target, obs: Float[Array, "*B O"], predicted: Float[Array, "*B O"]
+) -> Float[Array, "*B O"]:
+    """The next observation a predicted target stands for."""
+    return obs + predicted if target == "residual" else predicted
+
+
+def model_input(batch: Transition) -> Float[Array, "*B I"]:
+    """What the network is given: observation and action."""
+    return jnp.concatenate([batch.obs, batch.action], axis=-1)
+
+
+def measure(replay: Replay, split: Split, config: DynamicsConfig) -> Statistics:
+    """Mean and std of inputs, targets and one-step changes over all training rows.
+
+    Two passes (mean, then centred squares) in chunks, so that cost follows the rows stored and
+    float32 keeps its digits. A dimension whose std is at most ``scale_floor`` times its root mean
+    square is constant.
+    """
+    learn_reward = config.reward_model != "given"
+
+    def columns(batch: Transition) -> Float[Array, "B C"]:
+        reward = batch.reward[:, None] if learn_reward else jnp.zeros((batch.reward.shape[0], 0))
+        return jnp.concatenate(
+            [
+                model_input(batch),
+                model_target(config.target, learn_reward, batch),
+                batch.next_obs - batch.obs,
+                reward,
+            ],
+            axis=-1,
+        )
+
+    count = split.train_count(replay)
+    total = count.astype(jnp.float32)
+    width = jax.eval_shape(columns, take(replay, jnp.zeros(1, jnp.int32))).shape[1]
+
+    def mean_of(value: Callable[[Array], Array]) -> Float[Array, "C"]:
+        def add(chunk: Array, acc: Array) -> Array:
+            u = chunk * _CHUNK + jnp.arange(_CHUNK, dtype=jnp.int32)
+            x = columns(take(replay, split.train_slot(jnp.minimum(u, count - 1))))
+            return acc + jnp.sum(jnp.where((u < count)[:, None], value(x), 0.0), axis=0)
+
+        chunks = (count + _CHUNK - 1) // _CHUNK
+        return jax.lax.fori_loop(0, chunks, add, jnp.zeros(width)) / total
+
+    mean = mean_of(lambda x: x)
+    std = jnp.sqrt(mean_of(lambda x: (x - jnp.broadcast_to(mean, x.shape)) ** 2))
+    constant = std <= config.scale_floor * jnp.sqrt(mean**2 + std**2)
+    std = jnp.where(constant, 0.0, std + config.scale_epsilon)
+
+    inputs = replay.rows.obs.shape[1] + replay.rows.action.shape[1]
+    outputs = replay.rows.obs.shape[1] + int(learn_reward)
+    return Statistics(
+        input=Scaler(mean[:inputs], std[:inputs]),
+        target=Scaler(mean[inputs : inputs + outputs], std[inputs : inputs + outputs]),
+        change=std[inputs + outputs :],
+        rows=total,
+    )
+
+
+def training_scaler(statistics: Statistics, config: DynamicsConfig) -> Scaler:
+    """The scaler of the target cell: the measured one (unit) or none (raw)."""
+    if config.scale == "unit":
+        return statistics.target
+    return Scaler.identity(statistics.target.mean.shape[0])
+
+
+def floor_shift(statistics: Statistics, scaler: Scaler, config: DynamicsConfig) -> Array:
+    """What is added to the lower log-variance bound of each output, 0 or less; shape (D,).
+
+    The bound −10 is a std of 0.0067 in network units. For a slow channel under direct prediction
+    that can exceed the whole one-step change (ALGORITHMS.md §1.4). With ``logvar_floor='change'``
+    the bound is measured against the change wherever that is smaller.
+    """
+    if config.logvar_floor == "target":
+        return jnp.zeros_like(scaler.std)
+    usable = (statistics.change > 0) & (scaler.std > 0)
+    ratio = jnp.where(usable, statistics.change, 1.0) / jnp.where(usable, scaler.std, 1.0)
+    return jnp.minimum(0.0, 2.0 * jnp.log(ratio))

@@ -1,0 +1,135 @@
+"""Networks as pytrees of arrays: MLP, member stacks, and the tanh-normal policy.
+
+Modules act on one example; batches and members are ``jax.vmap``, so that a stack of members is
+one constructor mapped over keys and each member has its own fan-in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from ftfl.types import Key
+
+Activation = Callable[[Array], Array]
+Init = Callable[[Key, tuple[int, ...]], Array]
+T = TypeVar("T")
+
+_LAYER_NORM_EPSILON = 1e-6
+
+
+class Linear(eqx.Module):
+    """``x @ weight + bias``."""
+
+    weight: Float[Array, "*E I J"]
+    bias: Float[Array, "*E J"]
+
+    def __init__(self, key: Key, inputs: int, outputs: int, init: Init):
+        self.weight = init(key, (inputs, outputs))
+        self.bias = jnp.zeros(outputs)
+
+    def __call__(self, x: Float[Array, "I"]) -> Float[Array, "J"]:
+        """One example."""
+        return x @ self.weight + self.bias
+
+
+class LayerNorm(eqx.Module):
+    """Layer norm with learned gain and offset."""
+
+    gain: Float[Array, "*E J"]
+    offset: Float[Array, "*E J"]
+
+    def __init__(self, size: int):
+        self.gain = jnp.ones(size)
+        self.offset = jnp.zeros(size)
+
+    def __call__(self, x: Float[Array, "J"]) -> Float[Array, "J"]:
+        """One example."""
+        centred = x - jnp.mean(x)
+        scale = jax.lax.rsqrt(jnp.mean(centred**2) + _LAYER_NORM_EPSILON)
+        return centred * scale * self.gain + self.offset
+
+
+class MLP(eqx.Module):
+    """Hidden layers with one activation, a linear output, layer norm before it on request."""
+
+    layers: list[Linear]
+    norms: list[LayerNorm]
+
+    def __init__(
+        self,
+        key: Key,
+        inputs: int,
+        hidden: Sequence[int],
+        outputs: int,
+        init: Init,
+        layer_norm: bool = False,
+    ):
+        sizes = [inputs, *hidden, outputs]
+        keys = jax.random.split(key, len(sizes) - 1)
+        self.layers = [
+            Linear(k, i, o, init) for k, i, o in zip(keys, sizes[:-1], sizes[1:], strict=True)
+        ]
+        self.norms = [LayerNorm(size) for size in hidden] if layer_norm else []
+
+    def __call__(self, x: Float[Array, "I"], activation: Activation) -> Float[Array, "J"]:
+        """One example."""
+        for i, layer in enumerate(self.layers[:-1]):
+            x = layer(x)
+            if self.norms:
+                x = self.norms[i](x)
+            x = activation(x)
+        return self.layers[-1](x)
+
+
+def stack(make: Callable[[Key], T], key: Key, count: int) -> T:
+    """``count`` modules made from different keys, as one module with a leading axis."""
+    return jax.vmap(make)(jax.random.split(key, count))
+
+
+def orthogonal(key: Key, shape: tuple[int, ...]) -> Float[Array, "I J"]:
+    """Orthogonal kernel of gain √2 (the jaxrl SAC's; ALGORITHMS.md §3.2)."""
+    return jax.nn.initializers.orthogonal(2.0**0.5)(key, shape, jnp.float32)
+
+
+class TanhNormal(eqx.Module):
+    """A Gaussian squashed by tanh into (−1, 1), one per action dimension (SAC, appendix C)."""
+
+    mean: Float[Array, "*B A"]
+    log_std: Float[Array, "*B A"]
+
+    def sample(self, key: Key) -> tuple[Float[Array, "*B A"], Float[Array, "*B"]]:
+        """A reparameterised draw and its log density in nats."""
+        noise = jax.random.normal(key, self.mean.shape)
+        return self.transform(noise)
+
+    def transform(
+        self, noise: Float[Array, "*B A"]
+    ) -> tuple[Float[Array, "*B A"], Float[Array, "*B"]]:
+        """Standard normal noise to action and log density."""
+        pre = self.mean + jnp.exp(self.log_std) * noise
+        gaussian = -0.5 * noise**2 - self.log_std - 0.5 * jnp.log(2 * jnp.pi)
+        # log(1 − tanh²u) = 2 (log 2 − u − softplus(−2u)) does not lose digits at large |u|.
+        squash = 2.0 * (jnp.log(2.0) - pre - jax.nn.softplus(-2.0 * pre))
+        return jnp.tanh(pre), jnp.sum(gaussian - squash, axis=-1)
+
+    def mode(self) -> Float[Array, "*B A"]:
+        """The squashed mean: what a deterministic policy plays."""
+        return jnp.tanh(self.mean)
+
+
+def adam(learning_rate: float) -> optax.GradientTransformation:
+    """Adam with optax's defaults, usable under our strict dtype promotion (optax's own is not)."""
+    inner = optax.adam(learning_rate)
+
+    def update(grads: Any, state: Any, params: Any = None) -> Any:
+        with jax.numpy_dtype_promotion("standard"):
+            return inner.update(grads, state, params)
+
+    return optax.GradientTransformation(inner.init, update)

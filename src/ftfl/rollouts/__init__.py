@@ -1,0 +1,1 @@
+"""Synthetic transitions: branches from real states, and the screens that judge them."""

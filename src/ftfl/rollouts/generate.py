@@ -1,0 +1,197 @@
+"""Branches of synthetic transitions from real states, written into the synthetic replay.
+
+Starts are drawn uniformly from all real states; at every step every row draws one elite of its
+own and an action from the current policy; rows that terminate, or that a screen stops, end
+(MBPO, arXiv 1906.08253 §4). Length is a traced number: schedules never recompile.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ftfl import sac
+from ftfl.config import Config
+from ftfl.dynamics import predict as dyn
+from ftfl.dynamics.predict import DynamicsState
+from ftfl.nets import MLP
+from ftfl.replay import Replay, insert, newest, sample_slots, take
+from ftfl.rollouts import screens
+from ftfl.types import Key, Metrics, RewardFn, TerminationFn, Transition
+
+_ROWS_AT_ONCE = 4_000  # bounds the memory of one forward pass of the ensemble
+
+
+class Ends(NamedTuple):
+    """How synthetic rows end and pay: closed forms of the task, or what the model learned."""
+
+    termination: TerminationFn | None
+    """None: ask the model's own classifier."""
+    reward: RewardFn | None
+
+
+class _Branch(NamedTuple):
+    obs: Float[Array, "B O"]
+    active: Bool[Array, "B"]
+    synthetic: Replay
+    screen_state: Any
+    sums: dict[str, Array]
+
+
+def length_at(env_steps: Int[Array, ""], config: Config) -> Int[Array, ""]:
+    """Branch length of the schedule at this step (ALGORITHMS.md: "[e0,e1,l0,l1]", truncated)."""
+    assert config.rollouts is not None
+    first, last, before, after = config.rollouts.length
+    share = (env_steps - first).astype(jnp.float32) / float(last - first)
+    length = before + jnp.clip(share, 0.0, 1.0) * (after - before)
+    return jnp.floor(length + 1e-4).astype(jnp.int32)
+
+
+def kept_rows(env_steps: Int[Array, ""], config: Config) -> Int[Array, ""]:
+    """Newest synthetic rows that training may use now: retention follows branch length."""
+    assert config.rollouts is not None
+    return length_at(env_steps, config) * (
+        config.rollouts.retention_steps * config.rollouts.per_step
+    )
+
+
+def generate(
+    key: Key,
+    actor: MLP,
+    dynamics: DynamicsState,
+    real: Replay,
+    synthetic: Replay,
+    screen_state: Any,
+    env_steps: Int[Array, ""],
+    ends: Ends,
+    config: Config,
+) -> tuple[Replay, Any, Metrics]:
+    """Start ``per_step × every`` branches and append what they bring to ``synthetic``.
+
+    Returns:
+        The synthetic replay, the screen's memory, and ``rollout/…`` metrics of this batch.
+    """
+    assert config.rollouts is not None and config.dynamics is not None
+    total = config.rollouts.per_step * config.rollouts.every
+    chunks = -(-total // _ROWS_AT_ONCE)
+    rows = -(-total // chunks)
+    length = length_at(env_steps, config)
+    zero = {k: jnp.float32(0) for k in ("stored", "alive", "ended", "broken", "reward", "square")}
+
+    def chunk(i: Array, carry: tuple) -> tuple:
+        synthetic, screen_state, sums = carry
+        start_key, branch_key = jax.random.split(jax.random.fold_in(key, i))
+        obs = take(real, sample_slots(real, start_key, rows)).obs
+        # The last chunk may be asked for fewer rows than its shape holds.
+        active = jnp.arange(rows, dtype=jnp.int32) + i * rows < total
+        branch = _Branch(obs, active, synthetic, screen_state, sums)
+
+        def step(t: Array, b: _Branch) -> _Branch:
+            return _step(jax.random.fold_in(branch_key, t), t, b, actor, dynamics, ends, config)
+
+        b = jax.lax.fori_loop(0, length, step, branch)
+        return b.synthetic, b.screen_state, b.sums
+
+    synthetic, screen_state, sums = jax.lax.fori_loop(
+        0, chunks, chunk, (synthetic, screen_state, zero)
+    )
+    stored = jnp.maximum(sums["stored"], 1.0)
+    mean = sums["reward"] / stored
+    return synthetic, screen_state, {
+        "rollout/synthetic_reward_mean_reward": mean,
+        "rollout/synthetic_reward_std_reward": jnp.sqrt(
+            jnp.maximum(sums["square"] / stored - mean**2, 0.0)
+        ),
+        "rollout/terminated_share": sums["ended"] / stored,
+        "rollout/nonfinite_rows_count": sums["broken"],
+        "rollout/kept_share": sums["stored"] / jnp.maximum(sums["alive"], 1.0),
+        "rollout/length_steps": length.astype(jnp.float32),
+        "rollout/rows_count": sums["stored"],
+    }
+
+
+def _step(
+    key: Key,
+    t: Int[Array, ""],
+    b: _Branch,
+    actor: MLP,
+    dynamics: DynamicsState,
+    ends: Ends,
+    config: Config,
+) -> _Branch:
+    assert config.rollouts is not None and config.dynamics is not None
+    act_key, elite_key, noise_key, screen_key = jax.random.split(key, 4)
+    rows, size = b.obs.shape
+    action, _ = sac.policy(actor, b.obs, config.sac).sample(act_key)
+    members = dyn.predict(dynamics, b.obs, action, config.dynamics)
+    member = dyn.draw_elite(dynamics, elite_key, rows)
+    chosen = (member, jnp.arange(rows, dtype=jnp.int32))
+    mean, std = members.mean[chosen], members.std[chosen]
+    drawn = mean + std * jax.random.normal(noise_key, mean.shape)
+    next_obs = drawn[:, :size]
+    if config.dynamics.reward_model == "given":
+        assert ends.reward is not None
+        reward = ends.reward(b.obs, action, next_obs)
+    else:
+        reward = mean[:, -1] if config.dynamics.reward_draw == "mean" else drawn[:, -1]
+    shown = screens.Predictions(b.obs, action, members, member, next_obs, reward)
+    rule = screens.get(config.rollouts.screen)
+    judged = rule.screen(screen_key, shown, t, b.active, b.screen_state)
+
+    if ends.termination is None:
+        terminated = dyn.learned_termination(dynamics, judged.next_obs)
+    else:
+        terminated = ends.termination(b.obs, action, judged.next_obs)
+    finite = jnp.all(jnp.isfinite(judged.next_obs), axis=-1) & jnp.isfinite(judged.reward)
+    store = b.active & judged.store & finite
+    synthetic = insert(
+        b.synthetic,
+        Transition(b.obs, action, judged.reward, judged.next_obs, terminated),
+        store,
+    )
+    paid = jnp.where(store, judged.reward, 0.0)
+    news = {
+        "stored": store,
+        "alive": b.active,
+        "ended": store & terminated,
+        "broken": b.active & ~finite,
+        "reward": paid,
+        "square": paid**2,
+    }
+    return _Branch(
+        obs=jnp.where(finite[:, None], judged.next_obs, 0.0),
+        active=b.active & judged.proceed & finite & ~terminated,
+        synthetic=synthetic,
+        screen_state=judged.state,
+        sums={k: b.sums[k] + jnp.sum(v.astype(jnp.float32)) for k, v in news.items()},
+    )
+
+
+def mixed_batch(
+    key: Key,
+    real: Replay,
+    synthetic: Replay,
+    env_steps: Int[Array, ""],
+    config: Config,
+) -> Transition:
+    """One update batch with exactly the real share asked for.
+
+    While no synthetic row exists yet (a screen kept none), real rows take their places.
+    """
+    assert config.rollouts is not None
+    size = config.sac.batch_size
+    invented = int(size * (1.0 - config.rollouts.real_ratio))
+    real_key, synthetic_key = jax.random.split(key)
+    real_rows = take(real, sample_slots(real, real_key, size))
+    valid = jnp.minimum(synthetic.size, kept_rows(env_steps, config))
+    age = jax.random.randint(synthetic_key, (invented,), 0, jnp.maximum(valid, 1))
+    synthetic_rows = take(synthetic, newest(synthetic, age))
+    some = valid > 0
+    return jax.tree.map(
+        lambda s, r: jnp.concatenate([jnp.where(some, s, r[:invented]), r[invented:]]),
+        synthetic_rows,
+        real_rows,
+    )

@@ -1,0 +1,47 @@
+"""Metrics as TensorBoard event files, through the optional package tensorboardX."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ftfl.errors import FtflError
+from ftfl.sinks.base import FailSoft, Sink
+
+
+def tensorboard_sink(directory: Path) -> Sink:
+    """A sink that writes event files into ``directory``; fails softly once it is made.
+
+    Raises:
+        FtflError: tensorboardX is not installed, or the directory cannot be written.
+    """
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise FtflError(
+            'TensorBoard output needs the package tensorboardX: pip install "ftfl[tensorboard]".'
+        ) from error
+    try:
+        writer = SummaryWriter(logdir=str(directory), write_to_disk=True)
+    except OSError as error:
+        raise FtflError(
+            f"cannot write TensorBoard files to {directory}: {error.strerror}."
+        ) from error
+    return FailSoft(_TensorboardSink(writer), "TensorBoard output")
+
+
+class _TensorboardSink:
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+
+    def __call__(self, env_steps: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            number = float(value)
+            # TensorBoard draws NaN as a gap at best; metrics.jsonl records it.
+            if math.isfinite(number):
+                self._writer.add_scalar(name, number, env_steps)
+
+    def close(self) -> None:
+        self._writer.close()

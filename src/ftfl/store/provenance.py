@@ -1,0 +1,93 @@
+"""Where a result came from: code, packages, machine and command, in plain JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shlex
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "numpy",
+    "equinox",
+    "optax",
+    "mujoco",
+    "dm-control",
+    "gymnasium",
+    "safetensors",
+)
+"""Packages whose version can change a run's numbers, or whether its files can be read."""
+
+
+def collect(argv: Sequence[str]) -> dict[str, Any]:
+    """Everything recorded about how a run was made; never fails, unknown facts are ``None``.
+
+    Versions are read from package metadata, so that collecting imports nothing heavy. ``started``
+    is a label for people: nothing is ever ordered by it.
+    """
+    return {
+        "command": shlex.join(argv),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "ftfl": _version("ftfl"),
+        "git": _git(Path(__file__).resolve().parents[1]),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "cores_allowed": _cores_allowed(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(source: Path) -> dict[str, Any] | None:
+    """Commit and dirtiness of the package directory, if git tracks it."""
+
+    def run(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(source), *arguments],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=5,
+        ).stdout.strip()
+
+    try:
+        # A package installed inside somebody else's checkout is not tracked by it: that commit
+        # would say nothing about this code.
+        run("ls-files", "--error-unmatch", "--", str(Path(__file__).resolve()))
+        return {
+            "commit": run("rev-parse", "HEAD"),
+            "dirty": bool(run("status", "--porcelain", "--", str(source))),
+        }
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def _cpu_model() -> str | None:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or None
+
+
+def _cores_allowed() -> int | None:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()

@@ -1,0 +1,254 @@
+"""Every metric a run may write: name, unit and how to read it.
+
+Names are ``area/quantity_unit``. Unit ``reward`` is the unit the environment pays in; ``scaled``
+is the unit the agent sees (after a reward scale, entropy included); ``raw`` and ``unit`` are a
+model's target in physical units and in standard deviations of that target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A registered metric; ``meaning`` is one sentence that says how to read the number."""
+
+    name: str
+    unit: str
+    meaning: str
+
+
+_TABLE: tuple[tuple[str, str, str], ...] = (
+    # Acting in the real environment while learning.
+    (
+        "train/episode_return_reward",
+        "reward",
+        "Sum of rewards of the last finished training episode, exploration noise included; "
+        "compare algorithms by eval/return_mean_reward instead.",
+    ),
+    (
+        "train/episode_length_steps",
+        "steps",
+        "Length of the last finished training episode; at the time limit the agent survived, "
+        "below it the task ended the episode.",
+    ),
+    (
+        "train/episodes_count",
+        "episodes",
+        "Training episodes finished so far.",
+    ),
+    # Evaluation: own environments and keys, the policy's mean action.
+    (
+        "eval/return_mean_reward",
+        "reward",
+        "Mean return of the evaluation episodes with the policy's mean action: the number to "
+        "compare algorithms by.",
+    ),
+    (
+        "eval/return_std_reward",
+        "reward",
+        "Standard deviation over the evaluation episodes of one policy; it says nothing about the "
+        "spread between seeds.",
+    ),
+    (
+        "eval/return_min_reward",
+        "reward",
+        "Worst evaluation episode; far below the mean, the policy fails from some starts.",
+    ),
+    ("eval/return_max_reward", "reward", "Best evaluation episode; never report it as the score."),
+    (
+        "eval/episodes_count",
+        "episodes",
+        "Evaluation episodes behind the eval/ numbers of the line.",
+    ),
+    (
+        "eval/length_mean_steps",
+        "steps",
+        "Mean length of the evaluation episodes; below the time limit episodes end in termination.",
+    ),
+    # The SAC agent.
+    (
+        "agent/critic_loss",
+        "scaled²",
+        "Mean squared Bellman error over both critics; it grows with the size of the values, so "
+        "compare it with agent/q_mean_scaled squared.",
+    ),
+    (
+        "agent/actor_loss",
+        "scaled",
+        "Mean of temperature times log-probability minus the smaller critic; it falls as values "
+        "rise, so it is no measure of progress by itself.",
+    ),
+    (
+        "agent/temperature",
+        "scaled/nat",
+        "Weight of entropy against reward; near zero exploration has ended, growing without bound "
+        "the policy cannot reach its target entropy.",
+    ),
+    (
+        "agent/entropy_nats",
+        "nats",
+        "Mean policy entropy on the batch, minus log-probability; it should settle near the target "
+        "entropy.",
+    ),
+    (
+        "agent/q_mean_scaled",
+        "scaled",
+        "Mean critic value of the batch's actions; far below the discounted real return suggests "
+        "shrunken synthetic rewards, far above it overestimation.",
+    ),
+    (
+        "agent/target_q_mean_scaled",
+        "scaled",
+        "Mean Bellman target the critics regress to; a lasting gap to agent/q_mean_scaled means "
+        "the critics cannot keep up.",
+    ),
+    (
+        "agent/q_max_abs_scaled",
+        "scaled",
+        "Largest absolute critic value of the batch; above the largest reward divided by one minus "
+        "the discount it is an impossible value, that is divergence.",
+    ),
+    ("agent/resets_count", "resets", "Times the agent's networks were reset to fresh weights."),
+    ("agent/updates_count", "updates", "Gradient updates of the agent so far."),
+    # The dynamics model; holdout numbers are means over the elites.
+    (
+        "model/train_loss_nats",
+        "nats",
+        "Training loss of the ensemble at the end of the last fit, the Gaussian negative "
+        "log-likelihood in the model's target scale.",
+    ),
+    (
+        "model/holdout_mse_raw",
+        "raw²",
+        "Squared error on held-out rows averaged over outputs in physical units; dominated by the "
+        "outputs with the largest scale, so it can hide a useless reward head.",
+    ),
+    (
+        "model/holdout_mse_unit",
+        "unit²",
+        "Squared error on held-out rows with each output divided by its own standard deviation; "
+        "1 is what predicting the mean of each target scores.",
+    ),
+    (
+        "model/holdout_nll_nats",
+        "nats",
+        "Gaussian negative log-likelihood per output on held-out rows; rising while the squared "
+        "error falls means the predicted variances are too small.",
+    ),
+    (
+        "model/reward_r2",
+        "share",
+        "Share of holdout reward variance explained by the elite-mean prediction; 1 is perfect, 0 "
+        "is no better than the mean, negative is worse than the mean.",
+    ),
+    (
+        "model/reward_bias_reward",
+        "reward",
+        "Mean of predicted minus real reward on held-out rows; times one over one minus the "
+        "discount it is the shift it can cause in the critic.",
+    ),
+    (
+        "model/skill_over_persistence",
+        "share",
+        "Mean over channels of 1 − MSE(s')/MSE(s' = s) on held-out rows; 0 is no better than "
+        "saying that nothing moves, negative is worse.",
+    ),
+    (
+        "model/predicted_std_unit",
+        "unit",
+        "Mean standard deviation the model predicts, each output divided by its own scale; the "
+        "size of the noise that sampled rollouts add.",
+    ),
+    (
+        "model/disagreement_unit",
+        "unit",
+        "Mean standard deviation between the members' means, each output divided by its own scale; "
+        "near zero the members have collapsed onto one another.",
+    ),
+    ("model/updates_count", "updates", "Gradient updates of the dynamics model so far."),
+    ("model/fit_seconds", "seconds", "Time the last model fit took."),
+    (
+        "model/floor_exceeds_change_channels_count",
+        "channels",
+        "Channels whose log-variance floor, in physical units, is above the standard deviation of "
+        "their one-step change: sampled noise drowns the change; anything above 0 deserves a look.",
+    ),
+    (
+        "model/constant_targets_count",
+        "outputs",
+        "Outputs whose target never changed in the data; unit scale leaves them unscaled instead "
+        "of blowing up rounding noise.",
+    ),
+    (
+        "model/reward_floor_over_std",
+        "ratio",
+        "The log-variance floor's standard deviation of the reward head divided by the standard "
+        "deviation of real rewards; above 1 a sampled reward is mostly noise.",
+    ),
+    # Synthetic data.
+    (
+        "rollout/synthetic_reward_mean_reward",
+        "reward",
+        "Mean reward of the newest synthetic rows; compare with "
+        "rollout/real_reward_mean_reward: much nearer to zero means the reward head has shrunk.",
+    ),
+    (
+        "rollout/real_reward_mean_reward",
+        "reward",
+        "Mean reward of the real rows the rollouts branched from.",
+    ),
+    (
+        "rollout/synthetic_reward_std_reward",
+        "reward",
+        "Standard deviation of the newest synthetic rewards; above the real one it is sampling "
+        "noise, far below it the reward head is flat.",
+    ),
+    (
+        "rollout/real_reward_std_reward",
+        "reward",
+        "Standard deviation of the rewards of the real rows the rollouts branched from.",
+    ),
+    (
+        "rollout/terminated_share",
+        "share",
+        "Share of synthetic rows that terminated; compare with how often real episodes end.",
+    ),
+    (
+        "rollout/nonfinite_rows_count",
+        "rows",
+        "Synthetic rows dropped because a value was NaN or infinite; anything above 0 means the "
+        "model diverged somewhere.",
+    ),
+    ("rollout/length_steps", "steps", "Rollout length of the schedule at this moment."),
+    ("rollout/rows_count", "rows", "Rows in the synthetic replay."),
+    (
+        "rollout/kept_share",
+        "share",
+        "Share of generated rows the screen let through; 1 means the screen does nothing, 0 that "
+        "the agent learns from real data alone.",
+    ),
+    (
+        "termination/mismatch_count",
+        "transitions",
+        "Real transitions so far on which the termination function disagreed with the environment; "
+        "above 0 synthetic episodes end at the wrong states.",
+    ),
+    # Where the wall-clock time went, since the run began.
+    ("time/env_seconds", "seconds", "Time spent stepping the environment so far."),
+    ("time/fit_seconds", "seconds", "Time spent fitting the dynamics model so far."),
+    (
+        "time/learn_seconds",
+        "seconds",
+        "Time spent on rollouts and agent updates so far; where most of a run goes.",
+    ),
+    ("time/eval_seconds", "seconds", "Time spent evaluating so far."),
+    (
+        "time/steps_per_second",
+        "steps/s",
+        "Environment steps per second since the previous line, learning included.",
+    ),
+)
+
+METRICS: dict[str, Metric] = {row[0]: Metric(*row) for row in _TABLE}

@@ -1,0 +1,178 @@
+"""A run directory: one seed of one config, and the names of the files in it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftfl.errors import FtflError, unknown
+from ftfl.store.files import plain, read_json, replace_json, why
+from ftfl.store.metrics import MetricsWriter
+
+STATES = ("starting", "warming up", "training", "evaluating", "done", "failed")
+
+STATUS_FIELDS: dict[str, str] = {
+    "state": "one of STATES",
+    "label": "what the run is called in tables, for example 'ftfl'",
+    "seed": "the seed",
+    "env_steps": "env steps taken",
+    "total_steps": "env steps the run will take",
+    "seconds": "seconds since the run began",
+    "eta_seconds": "estimated seconds to the end, or None",
+    "steps_per_second": "env steps per second lately",
+    "last_return": "eval/return_mean_reward of the newest evaluation, or None",
+    "reward_r2": "newest model/reward_r2; None without a model",
+    "synthetic_reward_mean": "newest rollout/synthetic_reward_mean_reward; None without a model",
+    "real_reward_mean": "newest rollout/real_reward_mean_reward; None without a model",
+    "message": "a sentence for the user: why it failed, what it is busy with",
+    "pid": "process id of the writer",
+}
+"""What ``status.json`` may hold; a watching console reads no other fields."""
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The files of one run. Made by ``create`` or ``open``, which check the place."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> RunDir:
+        """Make a new run directory with ``config.json`` and ``provenance.json``.
+
+        Raises:
+            FtflError: the path is taken, cannot be written, or a mapping is not JSON.
+        """
+        path = Path(path)
+        config, provenance = plain(config), plain(provenance)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise FtflError(
+                    f"run directory {path} already exists and is not empty: choose another --out."
+                )
+            run = cls(path)
+            run.checkpoints_path.mkdir()
+            replace_json(run.provenance_path, provenance, durable=True)
+            # Last, because its presence is what makes this a run directory.
+            replace_json(run.config_path, config, durable=True)
+        except OSError as error:
+            raise FtflError(
+                f"cannot create run directory {path}: {why(error)}; choose another --out."
+            ) from error
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunDir:
+        """An existing run directory.
+
+        Raises:
+            FtflError: there is none at ``path``; names runs that lie one level below.
+        """
+        run = cls(Path(path))
+        if run.config_path.is_file():
+            return run
+        if not run.path.is_dir():
+            raise FtflError(f"there is no run directory {run.path}.")
+        below = sorted(str(child.parent) for child in run.path.glob("*/config.json"))[:3]
+        hint = f": give one run, for example {', '.join(below)}" if below else ""
+        raise FtflError(f"{run.path} is not a run directory, it has no config.json{hint}.")
+
+    @property
+    def config_path(self) -> Path:
+        """The config this run was started with."""
+        return self.path / "config.json"
+
+    @property
+    def provenance_path(self) -> Path:
+        """Code, packages, machine and command."""
+        return self.path / "provenance.json"
+
+    @property
+    def metrics_path(self) -> Path:
+        """All numbers of the run: the truth."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def status_path(self) -> Path:
+        """What the run is doing now, for a console that watches."""
+        return self.path / "status.json"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """Parent of ``step_…`` directories."""
+        return self.path / "checkpoints"
+
+    @property
+    def report_path(self) -> Path:
+        """The report, once one is made."""
+        return self.path / "report.html"
+
+    def config(self) -> dict[str, Any]:
+        """The stored config as plain JSON."""
+        return read_json(self.config_path)
+
+    def provenance(self) -> dict[str, Any]:
+        """The stored provenance as plain JSON."""
+        return read_json(self.provenance_path)
+
+    def metrics_writer(self) -> MetricsWriter:
+        """A writer that appends to ``metrics.jsonl``."""
+        return MetricsWriter(self.metrics_path)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run directory for one writer; a killed holder frees it.
+
+        Raises:
+            FtflError: another process holds it (named), or the place cannot be locked.
+        """
+        try:
+            file = open(self.path / ".lock", "a+", encoding="utf-8")
+        except OSError as error:
+            raise FtflError(f"cannot lock run directory {self.path}: {why(error)}.") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                owner = file.read().strip() or "another process"
+                raise FtflError(
+                    f"run directory {self.path} is in use by {owner}: wait until it ends."
+                ) from error
+            except OSError as error:
+                raise FtflError(f"cannot lock run directory {self.path}: {why(error)}.") from error
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}\n")
+            file.flush()
+            yield
+
+    def write_status(self, status: Mapping[str, Any]) -> None:
+        """Replace ``status.json``; readers see the old one or the new one, never a part.
+
+        Raises:
+            FtflError: a field or the state is unknown. A full disk is not an error here: a display
+                must not end a run, and ``metrics.jsonl`` will say it.
+        """
+        for name in status:
+            if name not in STATUS_FIELDS:
+                raise unknown("status field", name, STATUS_FIELDS)
+        if status.get("state") not in STATES:
+            raise unknown("state", str(status.get("state")), STATES)
+        with contextlib.suppress(OSError):
+            content = plain(status, nonfinite_as_null=True)
+            replace_json(self.status_path, content, durable=False)
+
+    def read_status(self) -> dict[str, Any]:
+        """The newest status; empty before the first.
+
+        Raises:
+            FtflError: the file is damaged.
+        """
+        return read_json(self.status_path) if self.status_path.exists() else {}

@@ -1,0 +1,163 @@
+"""The compiled steps of a run: act, observe, fit, learn.
+
+Every function takes the whole state and gives it back donated, samples on the device and never
+waits for the host. Shapes depend on the configuration only, so each compiles once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ftfl import replay, sac
+from ftfl.config import Config
+from ftfl.dynamics import fit as fitting
+from ftfl.envs.spec import EnvSpec, require_termination
+from ftfl.errors import FtflError
+from ftfl.nets import MLP
+from ftfl.rollouts.generate import Ends, generate, mixed_batch
+from ftfl.training.state import RunState, Stream, stream_key
+from ftfl.types import Metrics, Transition
+
+
+@dataclass(frozen=True)
+class Learner:
+    """The compiled functions of one configuration on one task."""
+
+    explore: Callable[[RunState], Array]
+    """Uniformly random action (A,) of this step."""
+    act: Callable[[RunState, Any], Array]
+    """A draw from the policy at one observation (O,)."""
+    mode: Callable[[MLP, Any], Array]
+    """The deterministic action at one observation, from the actor alone."""
+    observe: Callable[[RunState, Transition], RunState]
+    """Append one real transition (no batch axis) and count the step."""
+    fit: Callable[[RunState], tuple[RunState, Metrics]]
+    """Refit the dynamics model."""
+    learn: Callable[[RunState], tuple[RunState, Metrics]]
+    """What one environment step pays for: rollouts, then UTD agent updates."""
+    reset_agent: Callable[[RunState], RunState]
+    """Fresh networks and optimisers under a fresh key; replay and model stay."""
+
+
+def make_learner(config: Config, spec: EnvSpec) -> Learner:
+    """Compile-ready functions for this configuration.
+
+    Raises:
+        FtflError: a model-based algorithm on a task without a termination rule, or a given reward
+            on a task without a known one.
+    """
+    ends = Ends(spec.termination, spec.reward_fn)
+    if config.dynamics is not None:
+        require_termination(spec)
+        if config.dynamics.reward_model == "given" and spec.reward_fn is None:
+            raise FtflError(
+                f"dynamics.reward_model=given, but {spec.task} names no reward function: give its"
+                " environment a reward_fn (obs, action, next_obs), or use joint or separate."
+            )
+
+    def explore(state: RunState) -> Float[Array, "A"]:
+        key = stream_key(state.key, Stream.EXPLORE, state.env_steps)
+        return jax.random.uniform(key, (spec.act_dim,), minval=-1.0, maxval=1.0)
+
+    def act(state: RunState, obs: Float[Array, "O"]) -> Float[Array, "A"]:
+        key = stream_key(state.key, Stream.ACT, state.env_steps)
+        action, _ = sac.policy(state.agent.actor, obs[None], config.sac).sample(key)
+        return action[0]
+
+    def mode(actor: MLP, obs: Float[Array, "O"]) -> Float[Array, "A"]:
+        return sac.policy(actor, obs[None], config.sac).mode()[0]
+
+    def observe(state: RunState, transition: Transition) -> RunState:
+        row = jax.tree.map(lambda x: x[None], transition)
+        wrong = jnp.int32(0)
+        if spec.termination is not None:
+            expected = spec.termination(row.obs, row.action, row.next_obs)
+            wrong = jnp.sum(expected != row.terminated).astype(jnp.int32)
+        return eqx.tree_at(
+            lambda s: (s.real, s.env_steps, s.mismatches),
+            state,
+            (replay.insert(state.real, row), state.env_steps + 1, state.mismatches + wrong),
+        )
+
+    def fit(state: RunState) -> tuple[RunState, Metrics]:
+        assert state.dynamics is not None and config.dynamics is not None
+        holdout = jax.random.bits(stream_key(state.key, Stream.HOLDOUT), (), jnp.uint32)
+        key = stream_key(state.key, Stream.FIT, state.dynamics.refits)
+        model, metrics = fitting.fit(
+            state.dynamics, state.real, holdout, key, config.dynamics, spec.reward_fn
+        )
+        return eqx.tree_at(lambda s: s.dynamics, state, model), metrics
+
+    def learn(state: RunState) -> tuple[RunState, Metrics]:
+        key = stream_key(state.key, Stream.LEARN, state.learn_steps)
+        rollout_key, update_key = jax.random.split(key)
+        metrics: Metrics = {}
+        if state.synthetic is not None:
+            state, metrics = _imagine(state, rollout_key)
+
+        def one(agent: sac.SacState, k: Array) -> tuple[sac.SacState, Metrics]:
+            batch_key, sac_key = jax.random.split(k)
+            batch = _batch(state, batch_key)
+            scaled = batch._replace(reward=batch.reward * config.agent_reward_scale)
+            return sac.update(agent, scaled, sac_key, config.sac)
+
+        keys = jax.random.split(update_key, config.sac.updates_per_step)
+        agent, per_update = jax.lax.scan(one, state.agent, keys)
+        state = eqx.tree_at(
+            lambda s: (s.agent, s.learn_steps), state, (agent, state.learn_steps + 1)
+        )
+        means = {k: jnp.mean(v) for k, v in per_update.items()}
+        means["agent/q_max_abs_scaled"] = jnp.max(per_update["agent/q_max_abs_scaled"])
+        return state, means | metrics
+
+    def _imagine(state: RunState, key: Array) -> tuple[RunState, Metrics]:
+        assert config.rollouts is not None
+
+        def run(s: RunState) -> tuple[Any, Any, Metrics]:
+            assert s.dynamics is not None and s.synthetic is not None
+            return generate(
+                key, s.agent.actor, s.dynamics, s.real, s.synthetic, s.screen, s.env_steps, ends,
+                config,
+            )  # fmt: skip
+
+        if config.rollouts.every == 1:
+            synthetic, screen, metrics = run(state)
+        else:
+            shapes = jax.eval_shape(run, state)[2]
+
+            def skip(s: RunState) -> tuple[Any, Any, Metrics]:
+                return s.synthetic, s.screen, {k: jnp.full((), jnp.nan) for k in shapes}
+
+            due = state.learn_steps % config.rollouts.every == 0
+            synthetic, screen, metrics = jax.lax.cond(due, run, skip, state)
+        return dataclasses.replace(state, synthetic=synthetic, screen=screen), metrics
+
+    def _batch(state: RunState, key: Array) -> Transition:
+        if state.synthetic is None:
+            slots = replay.sample_slots(state.real, key, config.sac.batch_size)
+            return replay.take(state.real, slots)
+        return mixed_batch(key, state.real, state.synthetic, state.env_steps, config)
+
+    def reset_agent(state: RunState) -> RunState:
+        key = stream_key(state.key, Stream.AGENT_RESET, state.resets)
+        fresh = sac.init(key, spec.obs_dim, spec.act_dim, config.sac)
+        fresh = eqx.tree_at(lambda a: a.updates, fresh, state.agent.updates)
+        return eqx.tree_at(lambda s: (s.agent, s.resets), state, (fresh, state.resets + 1))
+
+    return Learner(
+        explore=jax.jit(explore),
+        act=jax.jit(act),
+        mode=jax.jit(mode),
+        observe=jax.jit(observe, donate_argnums=0),
+        fit=jax.jit(fit, donate_argnums=0),
+        learn=jax.jit(learn, donate_argnums=0),
+        reset_agent=jax.jit(reset_agent, donate_argnums=0),
+    )

@@ -1,0 +1,167 @@
+"""RunState: everything that a run is and that a checkpoint must hold, and the run's randomness.
+
+Keys: ``fold_in(fold_in(root, stream), counter)``. Every consumer has its own stream, so adding
+one, evaluating more often or measuring changes nobody else's randomness (DESIGN.md §6).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from ftfl import replay, sac
+from ftfl.config import Config
+from ftfl.dynamics import predict as dynamics
+from ftfl.dynamics.predict import DynamicsState
+from ftfl.envs.spec import EnvSpec
+from ftfl.errors import FtflError
+from ftfl.replay import Replay
+from ftfl.rollouts import screens
+from ftfl.sac import SacState
+from ftfl.types import Key
+
+
+class Stream(IntEnum):
+    """One number per consumer of randomness; never renumber, old runs depend on it."""
+
+    AGENT_INIT = 0
+    MODEL_INIT = 1
+    EXPLORE = 2
+    ACT = 3
+    FIT = 4
+    LEARN = 5
+    HOLDOUT = 6
+    AGENT_RESET = 7
+
+
+class RunState(eqx.Module):
+    """The device side of a run; the host side is ``loop.Progress``."""
+
+    # what learns
+    agent: SacState
+    dynamics: DynamicsState | None
+    # what it learns from
+    real: Replay
+    synthetic: Replay | None
+    screen: Any
+    # randomness
+    key: Key
+    # counters
+    env_steps: Int[Array, ""]
+    learn_steps: Int[Array, ""]
+    resets: Int[Array, ""]
+    mismatches: Int[Array, ""]
+    """Real transitions whose end the termination function got wrong."""
+
+
+def stream_key(root: Key, stream: Stream, counter: Array | int = 0) -> Key:
+    """The key of one consumer at one moment."""
+    return jax.random.fold_in(jax.random.fold_in(root, int(stream)), counter)
+
+
+def init(config: Config, spec: EnvSpec, logged_rows: int = 0) -> RunState:
+    """The state before the first step. The same seed gives every algorithm the same agent."""
+    root = jax.random.key(config.seed)
+    obs_dim, act_dim = spec.obs_dim, spec.act_dim
+    model = synthetic = None
+    screen_state: Any = ()
+    if config.dynamics is not None and config.rollouts is not None:
+        model = dynamics.init(
+            stream_key(root, Stream.MODEL_INIT),
+            obs_dim,
+            act_dim,
+            config.dynamics,
+            learn_termination=spec.learned_termination and spec.termination is None,
+        )
+        synthetic = replay.empty(config.rollouts.capacity_rows, obs_dim, act_dim)
+        screen_state = screens.get(config.rollouts.screen).initial
+    return RunState(
+        agent=sac.init(stream_key(root, Stream.AGENT_INIT), obs_dim, act_dim, config.sac),
+        dynamics=model,
+        # More rows than steps are never filled.
+        real=replay.empty(min(config.replay_rows, config.steps + logged_rows), obs_dim, act_dim),
+        synthetic=synthetic,
+        screen=screen_state,
+        key=root,
+        env_steps=jnp.int32(0),
+        learn_steps=jnp.int32(0),
+        resets=jnp.int32(0),
+        mismatches=jnp.int32(0),
+    )
+
+
+_COMPONENTS = ("agent", "dynamics", "real", "synthetic", "screen")
+
+
+def to_components(state: RunState) -> dict[str, dict[str, np.ndarray]]:
+    """Named arrays by component, for a checkpoint. Replays store their filled rows only."""
+    components: dict[str, dict[str, np.ndarray]] = {}
+    for name in _COMPONENTS:
+        part = getattr(state, name)
+        arrays = _named(part)
+        if isinstance(part, Replay):
+            filled = int(part.size)
+            arrays = {k: v[:filled] if v.ndim else v for k, v in arrays.items()}
+        if arrays:
+            components[name] = arrays
+    counters = {
+        name: np.asarray(getattr(state, name))
+        for name in ("env_steps", "learn_steps", "resets", "mismatches")
+    }
+    components["run"] = {"key": np.asarray(jax.random.key_data(state.key)), **counters}
+    return components
+
+
+def from_components(
+    template: RunState, components: dict[str, dict[str, np.ndarray]]
+) -> RunState:
+    """The inverse, into the shapes of ``template`` (a fresh ``init`` of the same config).
+
+    Raises:
+        FtflError: an array is missing, or has another shape or dtype than the configuration says.
+    """
+    parts = {}
+    for name in _COMPONENTS:
+        part = getattr(template, name)
+        arrays = components.get(name, {})
+        leaves = []
+        paths, structure = jax.tree_util.tree_flatten_with_path(part)
+        for path, leaf in paths:
+            key = _path_name(path)
+            if key not in arrays:
+                raise FtflError(f"the checkpoint has no array {key!r} in {name}.")
+            value = arrays[key]
+            if isinstance(part, Replay) and value.ndim:
+                whole = np.zeros(leaf.shape, leaf.dtype)
+                if value.shape[0] > whole.shape[0] or value.shape[1:] != whole.shape[1:]:
+                    raise FtflError(f"{name} {key!r} has shape {value.shape}, not {leaf.shape}.")
+                whole[: value.shape[0]] = value
+                value = whole
+            if value.shape != leaf.shape or value.dtype != leaf.dtype:
+                raise FtflError(
+                    f"{name} {key!r} is {value.dtype}{value.shape} in the checkpoint, but the"
+                    f" configuration says {leaf.dtype}{leaf.shape}."
+                )
+            leaves.append(jnp.asarray(value))
+        parts[name] = jax.tree_util.tree_unflatten(structure, leaves)
+    run = components["run"]
+    return RunState(
+        **parts,
+        key=jax.random.wrap_key_data(jnp.asarray(run["key"])),
+        **{k: jnp.asarray(v) for k, v in run.items() if k != "key"},
+    )
+
+
+def _named(tree: Any) -> dict[str, np.ndarray]:
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {_path_name(path): np.asarray(leaf) for path, leaf in paths}
+
+
+def _path_name(path: tuple) -> str:
+    return "/".join(str(getattr(p, "name", getattr(p, "idx", getattr(p, "key", p)))) for p in path)

@@ -1,0 +1,183 @@
+"""Runs in processes: on CPU, one single-threaded process per seed, pinned to a core.
+
+XLA's CPU backend runs a member-batched matmul on one core only, so that processes side by side
+beat threads inside one (DESIGN.md §7). The parent never imports JAX; it writes the run
+directories, starts the children and watches their ``status.json``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ftfl.config import Config, from_dict, to_dict
+from ftfl.errors import FtflError
+from ftfl.store.provenance import collect
+from ftfl.store.rundir import RunDir
+
+_POLL_SECONDS = 0.2
+_STOP_SECONDS = 10.0
+
+
+def available_cores() -> list[int]:
+    """Cores this process may use (all of them where the system does not say)."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def child_environment(base: Mapping[str, str]) -> dict[str, str]:
+    """Environment of a training process: one thread, no display, the user's flags kept."""
+    env = dict(base)
+    env.setdefault("JAX_PLATFORMS", "cpu")
+    env.setdefault("MUJOCO_GL", "disabled")
+    flags = env.get("XLA_FLAGS", "")
+    if "xla_cpu_multi_thread_eigen" not in flags:
+        env["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        env.setdefault(name, "1")
+    # A custom environment is found where the command was given.
+    paths = [os.getcwd(), *filter(None, [env.get("PYTHONPATH")])]
+    env["PYTHONPATH"] = os.pathsep.join(paths)
+    return env
+
+
+class Pool:
+    """Runs started as processes, at most one per core, the rest waiting in line."""
+
+    def __init__(self, jobs: int | None = None, tensorboard: bool = False):
+        self.cores = available_cores()[: jobs or None]
+        self.tensorboard = tensorboard
+        self.waiting: list[RunDir] = []
+        self.running: dict[int, tuple[RunDir, subprocess.Popen[bytes]]] = {}
+        self.failed: list[RunDir] = []
+
+    def submit(self, run_dir: RunDir, config: Config) -> None:
+        """Put a run in line; its directory exists already."""
+        run_dir.write_status(
+            {
+                "state": "starting", "label": config.algo, "seed": config.seed, "env_steps": 0,
+                "total_steps": config.steps, "message": "waiting for a free core",
+            }
+        )  # fmt: skip
+        self.waiting.append(run_dir)
+
+    def poll(self) -> bool:
+        """Start what can start, reap what has ended; True while there is work."""
+        for core, (run_dir, process) in list(self.running.items()):
+            code = process.poll()
+            if code is not None:
+                del self.running[core]
+                if code != 0:
+                    self._fail(run_dir, code)
+        free = [core for core in self.cores if core not in self.running]
+        for core, run_dir in zip(free, list(self.waiting), strict=False):
+            self.waiting.remove(run_dir)
+            self.running[core] = (run_dir, self._start(run_dir, core))
+        return bool(self.running or self.waiting)
+
+    def wait(self) -> None:
+        """Until every run has ended."""
+        while self.poll():
+            time.sleep(_POLL_SECONDS)
+
+    def stop(self) -> None:
+        """Ask the running processes to end, and make them after a while."""
+        self.waiting.clear()
+        for _, process in self.running.values():
+            process.terminate()
+        deadline = time.monotonic() + _STOP_SECONDS
+        for run_dir, process in self.running.values():
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            self._fail(run_dir, -2)
+        self.running.clear()
+
+    def _start(self, run_dir: RunDir, core: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "ftfl.training.workers", str(run_dir.path), str(core)]
+        if self.tensorboard:
+            command.append("--tensorboard")
+        with open(run_dir.path / "stderr.txt", "ab") as log:
+            return subprocess.Popen(
+                command, env=child_environment(os.environ), stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log,
+            )  # fmt: skip
+
+    def _fail(self, run_dir: RunDir, code: int) -> None:
+        self.failed.append(run_dir)
+        status = run_dir.read_status()
+        if status.get("state") != "failed":
+            reason = "stopped" if code in (-2, -15) else f"exit code {code}"
+            message = f"the process ended ({reason}); see {run_dir.path / 'stderr.txt'}"
+            run_dir.write_status(status | {"state": "failed", "message": message})
+
+
+def prepare(
+    configs: Sequence[Config], paths: Sequence[Path], argv: Sequence[str]
+) -> list[RunDir]:
+    """Make all run directories; none is left behind if one cannot be made.
+
+    Raises:
+        FtflError: a directory exists already or cannot be written.
+    """
+    import shutil
+
+    made: list[RunDir] = []
+    provenance = collect(argv)
+    try:
+        for config, path in zip(configs, paths, strict=True):
+            made.append(RunDir.create(path, to_dict(config), provenance))
+    except FtflError:
+        for run_dir in made:
+            shutil.rmtree(run_dir.path)
+        raise
+    return made
+
+
+def train_in_process(run_dir: RunDir, tensorboard: bool = False) -> None:
+    """Train the run that a directory describes, here and now."""
+    from ftfl.envs.make import make_env
+    from ftfl.sinks.base import FailSoft
+    from ftfl.training.loop import Loop
+
+    config = from_dict(run_dir.config())
+    sinks = []
+    if tensorboard:
+        from ftfl.sinks.tensorboard import tensorboard_sink
+
+        sinks.append(FailSoft(tensorboard_sink(run_dir.path / "tensorboard"), "TensorBoard"))
+
+    def env():  # noqa: ANN202
+        return make_env(
+            config.task.name,
+            action_repeat=config.task.action_repeat,
+            reward_unit=config.task.reward_unit,
+        )
+
+    Loop(config, env(), env(), run_dir, sinks).run()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of a child: ``RUN_DIR CORE [--tensorboard]``."""
+    run_dir, core = RunDir.open(Path(argv[0])), int(argv[1])
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core})
+    try:
+        train_in_process(run_dir, "--tensorboard" in argv)
+    except FtflError as error:
+        status = run_dir.read_status()
+        run_dir.write_status(status | {"state": "failed", "message": str(error)})
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,310 @@
+"""Consoles at several widths, plain lines for logs, and sinks that may fail without harm."""
+
+import io
+import logging
+import math
+import sys
+import warnings
+
+import pytest
+from rich.console import Console
+
+from ftfl.errors import FtflError
+from ftfl.sinks import console as console_module
+from ftfl.sinks.base import FailSoft
+from ftfl.sinks.console import LiveTable, PlainLines, plain_line, read_statuses, watch
+from ftfl.sinks.table import RunTable, duration, number, print_summary, steps, summary_table
+from ftfl.sinks.tensorboard import tensorboard_sink
+from ftfl.store.rundir import RunDir
+
+SAC = {
+    "state": "training", "label": "sac", "seed": 0, "env_steps": 12_500, "total_steps": 100_000,
+    "steps_per_second": 151.3, "eta_seconds": 580.0, "last_return": 123.456,
+}  # fmt: skip
+MBPO = {
+    **SAC, "state": "evaluating", "label": "mbpo", "env_steps": 99_999, "reward_r2": -0.4123,
+    "synthetic_reward_mean": 0.0012, "real_reward_mean": 0.153, "eta_seconds": 7_500.0,
+}  # fmt: skip
+FAILED = {
+    **SAC, "state": "failed", "label": "ftfl-tuned-on-a-task", "seed": 1, "eta_seconds": None,
+    "message": "the critic diverged [bold]here[/bold]\x1b[2J\nat step 12500",
+}  # fmt: skip
+ALL = [SAC, MBPO, FAILED]
+
+
+def render(renderable, width: int) -> list[str]:
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(renderable)
+    return stream.getvalue().splitlines()
+
+
+def test_wide_table_shows_every_column():
+    lines = render(RunTable(ALL), 140)
+    header = lines[0].split("  ")
+    assert [title.strip() for title in header if title.strip()] == [
+        "run", "seed", "state", "steps", "%", "return", "reward R²", "synthetic / real reward",
+        "steps/s", "ETA",
+    ]  # fmt: skip
+    assert lines[2].split() == ["sac", "0", "training", "12.5k/100k", "12%", "123.5", "151",
+                                "9m40s"]  # fmt: skip
+    assert "-0.41" in lines[3]
+    assert "1.2e-3 / 0.153" in lines[3]
+    assert "99%" in lines[3]  # not 100 % before the end
+    assert "2h05m" in lines[3]
+
+
+def test_table_of_sac_alone_has_no_model_columns():
+    text = "\n".join(render(RunTable([SAC]), 140))
+    assert "R²" not in text
+    assert "synthetic" not in text
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 100, 140])
+def test_no_width_breaks_a_row(width):
+    lines = render(RunTable(ALL), width)
+    assert max(map(len, lines)) <= width
+    assert set(lines[1]) == {"─"}
+    assert [line.split()[0][:8] for line in lines[2:5]] == ["sac", "mbpo", "ftfl-tun"]
+    for line, status in zip(lines[2:5], ALL, strict=True):
+        assert "123.5" in line
+        assert f" {status['seed']} " in line  # seeds tell the runs apart: never dropped
+
+
+def test_narrow_table_drops_columns_by_priority():
+    header = render(RunTable(ALL), 60)[0]
+    for title in ("run", "seed", "state", "%", "return", "ETA"):
+        assert title in header
+    for title in ("steps/s", "synthetic", "R²"):
+        assert title not in header
+
+
+def test_messages_are_shown_whole_and_cannot_paint_the_terminal():
+    text = " ".join(line.strip() for line in render(RunTable(ALL), 60)[5:])
+    message = "the critic diverged [bold]here[/bold] [2J at step 12500"
+    assert text == f"ftfl-tuned-on-a-task seed 1: {message}"
+
+
+def test_ascii_terminal_gets_ascii():
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", newline="\n")
+    Console(file=stream, width=140).print(RunTable([{**MBPO, "label": "long" * 30}]))
+    stream.flush()
+    assert b"reward R2" in stream.buffer.getvalue()  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, ""), (0.0, "0"), (0.153, "0.153"), (0.0012, "1.2e-3"), (-0.5, "-0.500"),
+     (99.96, "100.0"), (1234.5, "1234"), (2.5e6, "2.5e+6"), (math.nan, "nan"), (math.inf, "inf")],
+)  # fmt: skip
+def test_numbers(value, text):
+    assert number(value) == text
+
+
+def test_counts_and_durations():
+    assert [steps(n) for n in (None, 0, 999, 1000, 12_540, 10**6)] == [
+        "", "0", "999", "1k", "12.5k", "1M",
+    ]  # fmt: skip
+    assert [duration(s) for s in (None, math.nan, math.inf, -1, 0, 59.6, 3599.7, 7_500)] == [
+        "", "", "", "", "0s", "1m00s", "1h00m", "2h05m",
+    ]  # fmt: skip
+
+
+class FakeClock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_plain_lines_are_rationed_but_news_comes_at_once():
+    stream, clock = io.StringIO(), FakeClock()
+    plain = PlainLines(stream, clock=clock)
+
+    def new_lines(seconds: float, **change) -> int:
+        before = stream.getvalue().count("\n")
+        clock.now = seconds
+        plain.update([{**SAC, **change}, MBPO])
+        return stream.getvalue().count("\n") - before
+
+    assert new_lines(0.0) == 2
+    assert new_lines(5.0, env_steps=13_000) == 0
+    assert new_lines(10.0, env_steps=13_500) == 1  # ten seconds passed; mbpo stands still
+    assert new_lines(11.0, env_steps=13_600) == 0
+    assert new_lines(12.0, env_steps=13_600, state="evaluating") == 1
+    assert new_lines(13.0, env_steps=13_600, state="evaluating", last_return=5.0) == 1
+    assert new_lines(14.0, env_steps=13_700, state="evaluating", last_return=5.0, message="x") == 0
+
+
+def test_plain_line_is_one_searchable_line():
+    assert plain_line(MBPO) == (
+        "mbpo seed 0 evaluating steps=99.9k/100k 99% return=123.5 reward_r2=-0.412 "
+        "synthetic_reward=1.2e-3 real_reward=0.153 steps/s=151 eta=2h05m"
+    )
+    assert plain_line(FAILED).endswith("- the critic diverged [bold]here[/bold] [2J at step 12500")
+    assert plain_line({"label": "x", "seed": 0, "state": "starting"}) == "x seed 0 starting"
+
+
+def test_plain_lines_survive_a_stream_without_unicode():
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", newline="\n")
+    PlainLines(stream).update([{**SAC, "label": "größe"}])
+    assert b"gr??e seed 0 training" in stream.buffer.getvalue()  # pyright: ignore
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return [RunDir.create(tmp_path / f"seed_{seed}", {}, {}) for seed in (0, 1)]
+
+
+def test_statuses_of_absent_damaged_and_killed_runs(runs):
+    runs[1].status_path.write_text("{")
+    first, second = read_statuses(runs)
+    assert (first["label"], first["state"]) == ("seed_0", "starting")
+    assert "status.json is damaged" in second["message"]
+    runs[0].write_status(SAC)
+    runs[1].write_status({**MBPO, "state": "done"})
+    killed, done = read_statuses(runs, over=True)
+    assert killed["state"] == "failed"
+    assert "ended before the run was done" in killed["message"]
+    assert done["state"] == "done"
+
+
+class Tty(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream_type", [io.StringIO, Tty])
+def test_watch_until_nothing_lives(runs, monkeypatch, stream_type):
+    monkeypatch.setattr(console_module, "_POLL_SECONDS", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    script = iter([SAC, {**SAC, "last_return": 987.6}, {**SAC, "state": "done"}])
+
+    def is_alive() -> bool:
+        status = next(script, None)
+        if status is not None:
+            runs[0].write_status(status)
+        return status is not None
+
+    runs[1].write_status({**FAILED, "message": "the env raised"})
+    stream = stream_type()
+    final = watch(runs, is_alive, stream)
+    assert [status["state"] for status in final] == ["done", "failed"]
+    for text in ("987.6", "done", "the env raised"):
+        assert text in stream.getvalue()
+    cursor_hidden, cursor_shown = "\x1b[?25l", "\x1b[?25h"
+    is_tty = stream_type is Tty
+    assert stream.getvalue().count(cursor_hidden) == is_tty
+    assert stream.getvalue().count(cursor_shown) == is_tty
+
+
+def test_a_closed_pipe_ends_the_display_and_not_the_waiting(runs, monkeypatch):
+    monkeypatch.setattr(console_module, "_POLL_SECONDS", 0.0)
+
+    class Closed(io.StringIO):
+        def write(self, _):
+            raise BrokenPipeError
+
+    answers = [True, True, True, False, False]
+    final = watch(runs, lambda: answers.pop(0), Closed())
+    assert answers == [] or answers == [False]
+    assert [status["state"] for status in final] == ["failed", "failed"]
+
+
+def test_live_table_gives_the_cursor_back_after_an_interrupt(runs, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Tty()
+
+    def interrupted() -> bool:
+        if "sac" in stream.getvalue():
+            raise KeyboardInterrupt
+        return True
+
+    runs[0].write_status(SAC)
+    with pytest.raises(KeyboardInterrupt):
+        watch(runs, interrupted, stream)
+    assert stream.getvalue().rstrip("\n").endswith("\x1b[?25h")
+
+
+def test_live_table_writes_to_a_given_console():
+    stream = io.StringIO()
+    live = LiveTable(console=Console(file=stream, width=60))
+    live.update(ALL)
+    live.close()
+    live.close()
+    assert "mbpo" in stream.getvalue()
+
+
+ROWS = [
+    {"run": "ftfl", "seeds": 5, "return": 912.345, "95 % interval": "[880.1, 940.2]", "ok": True},
+    {"run": "mbpo", "seeds": 5, "return": None, "95 % interval": "[1.0, 2.0]", "ok": False},
+]
+
+
+def test_summary_is_a_table_where_it_fits_and_a_list_where_not():
+    wide = render(summary_table(ROWS, "Result"), 60)
+    assert wide[0] == "Result"
+    assert wide[1].split("  ")[0] == "run"
+    assert wide[3].split() == ["ftfl", "5", "912.3", "[880.1,", "940.2]", "yes"]
+    narrow = render(summary_table(ROWS), 30)
+    assert "95 % interval  [880.1, 940.2]" in narrow
+    assert len(narrow) == 11
+    assert render(summary_table([]), 30) == [""]
+
+
+def test_summary_in_a_pipe_is_as_wide_as_it_needs():
+    stream = io.StringIO()
+    print_summary([{**ROWS[0], "note": "x" * 200}], stream)
+    assert len(stream.getvalue().splitlines()) == 3
+    assert "x" * 200 in stream.getvalue()
+
+
+def test_tensorboard_writes_event_files(tmp_path):
+    sink = tensorboard_sink(tmp_path / "events")
+    sink(10, {"agent/critic_loss": 0.5, "agent/actor_loss": math.nan})
+    sink.close()
+    data = b"".join(p.read_bytes() for p in (tmp_path / "events").iterdir())
+    assert b"agent/critic_loss" in data
+    assert b"agent/actor_loss" not in data
+
+
+def test_missing_tensorboard_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(FtflError, match=r'pip install "ftfl\[tensorboard\]"'):
+        tensorboard_sink(tmp_path)
+
+
+def test_tensorboard_in_an_unwritable_place(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FtflError, match=r"cannot write TensorBoard files to .*Not a directory"):
+        tensorboard_sink(tmp_path / "file" / "events")
+
+
+class Raising:
+    def __init__(self, error: Exception) -> None:
+        self.error, self.calls, self.closed = error, 0, 0
+
+    def __call__(self, env_steps, values):
+        self.calls += 1
+        raise self.error
+
+    def close(self):
+        self.closed += 1
+        raise self.error
+
+
+def test_a_failing_sink_is_switched_off_with_one_warning_line(caplog):
+    inner = Raising(OSError("disk\nfull"))
+    sink = FailSoft(inner, "Tracker")
+    with caplog.at_level(logging.WARNING), warnings.catch_warnings():
+        sink(1, {})
+        sink(2, {})
+        sink.close()
+    assert (inner.calls, inner.closed) == (1, 1)
+    assert [r.getMessage() for r in caplog.records] == [
+        "Tracker is switched off (OSError: disk full); metrics.jsonl goes on recording."
+    ]
+
+
+def test_a_bug_in_a_sink_stays_loud():
+    with pytest.raises(KeyError):
+        FailSoft(Raising(KeyError("bug")), "Tracker")(1, {})
