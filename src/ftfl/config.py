@@ -40,7 +40,12 @@ def _not_negative(owner: object, prefix: str, *names: str) -> None:
         _check(value >= 0 and math.isfinite(value), prefix + name, value, "must be 0 or more")
 
 
-def _choices(owner: object, prefix: str) -> None:
+def _sane(owner: object, prefix: str) -> None:
+    for f in dataclasses.fields(typing.cast(Any, owner)):
+        value = getattr(owner, f.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            finite = not isinstance(number, float) or math.isfinite(number)
+            _check(finite, prefix + f.name, value, "must be finite")
     hints = typing.get_type_hints(type(owner))
     for name, hint in hints.items():
         if typing.get_origin(hint) is Literal:
@@ -63,6 +68,7 @@ class TaskConfig:
     that only the dynamics model meets the other unit. Powers of two are exact."""
 
     def __post_init__(self) -> None:
+        _sane(self, "task.")
         _positive(self, "task.", "action_repeat", "reward_unit")
 
 
@@ -105,7 +111,7 @@ class SacConfig:
 
     def __post_init__(self) -> None:
         p = "sac."
-        _choices(self, p)
+        _sane(self, p)
         _check(len(self.hidden) > 0 and min(self.hidden) > 0, p + "hidden", self.hidden,
                "needs at least one layer of width 1 or more")  # fmt: skip
         _positive(self, p, "batch_size", "updates_per_step", "actor_learning_rate",
@@ -190,7 +196,7 @@ class DynamicsConfig:
 
     def __post_init__(self) -> None:
         p = "dynamics."
-        _choices(self, p)
+        _sane(self, p)
         _positive(self, p, "members", "elites", "learning_rate", "batch_size", "train_every",
                   "max_updates", "patience", "holdout_rows")  # fmt: skip
         _not_negative(self, p, "check_every", "min_improvement", "scale_floor", "scale_epsilon",
@@ -208,8 +214,9 @@ class DynamicsConfig:
         _check(self.logvar_min < self.logvar_max, p + "logvar_min", self.logvar_min,
                f"must be below logvar_max = {self.logvar_max}")  # fmt: skip
         if self.logvar_start is not None:
-            _check(self.logvar_min < self.logvar_start < self.logvar_max, p + "logvar_start",
-                   self.logvar_start, f"must lie between {self.logvar_min} and {self.logvar_max}")  # fmt: skip
+            low, high = self.logvar_min, self.logvar_max
+            _check(low < self.logvar_start < high, p + "logvar_start", self.logvar_start,
+                   f"must lie between {low} and {high}")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -233,11 +240,14 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         p = "rollouts."
+        _sane(self, p)
         _positive(self, p, "per_step", "every", "retention_steps")
         first, last, before, after = self.length
         _check(0 <= first < last and min(before, after) >= 1, p + "length", self.length,
                "must be (first step, last step, length before, length after) with"
                " 0 ≤ first < last and lengths of 1 or more")  # fmt: skip
+        _check(self.retention_steps >= self.every, p + "retention_steps", self.retention_steps,
+               f"must be at least every = {self.every}, or one batch would not fit")  # fmt: skip
         _check(0 <= self.real_ratio <= 1, p + "real_ratio", self.real_ratio,
                "must lie between 0 and 1")  # fmt: skip
 
@@ -290,6 +300,8 @@ class Config:
                "a dynamics model and rollouts come together or not at all")  # fmt: skip
         if self.dynamics is not None:
             least = 2 * self.dynamics.holdout_every
+            _check(self.replay_rows >= least, "replay_rows", self.replay_rows,
+                   f"a dynamics model needs at least {least} transitions to train on")  # fmt: skip
             _check(self.warmup_steps >= least or self.init_replay is not None, "warmup_steps",
                    self.warmup_steps,
                    f"a dynamics model needs at least {least} transitions to train on"
@@ -330,7 +342,10 @@ def _value(hint: Any, value: Any, name: str) -> Any:
         return _build(typing.cast(type, hint), value, name + ".")
     if typing.get_origin(hint) is tuple:
         _check(isinstance(value, list | tuple), name, value, "must be a list")
-        return tuple(_value(typing.get_args(hint)[0], v, name) for v in value)
+        kinds = typing.get_args(hint)
+        if kinds[-1] is not Ellipsis:
+            _check(len(value) == len(kinds), name, value, f"must have {len(kinds)} numbers")
+        return tuple(_value(kinds[0], v, name) for v in value)
     if hint is float:
         ok = isinstance(value, int | float) and not isinstance(value, bool)
         _check(ok, name, value, "must be a number")

@@ -7,7 +7,7 @@ one constructor mapped over keys and each member has its own fan-in.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import equinox as eqx
 import jax
@@ -124,12 +124,21 @@ class TanhNormal(eqx.Module):
         return jnp.tanh(self.mean)
 
 
-def adam(learning_rate: float) -> optax.GradientTransformation:
-    """Adam with optax's defaults, usable under our strict dtype promotion (optax's own is not)."""
-    inner = optax.adam(learning_rate)
+class Optimiser(NamedTuple):
+    """Adam with optax's defaults, on any pytree of parameters.
 
-    def update(grads: Any, state: Any, params: Any = None) -> Any:
+    Exists because optax's own arithmetic breaks our strict dtype promotion, and so that a call
+    reads ``params, state = optimiser.step(params, grads, state)``.
+    """
+
+    learning_rate: float
+
+    def init(self, params: Any) -> Any:
+        """Zero moments."""
+        return optax.adam(self.learning_rate).init(params)
+
+    def step(self, params: T, grads: T, state: Any) -> tuple[T, Any]:
+        """New parameters and moments."""
         with jax.numpy_dtype_promotion("standard"):
-            return inner.update(grads, state, params)
-
-    return optax.GradientTransformation(inner.init, update)
+            steps, state = optax.adam(self.learning_rate).update(cast(Any, grads), state)
+        return cast(T, optax.apply_updates(cast(Any, params), steps)), state

@@ -31,23 +31,23 @@ class Preset:
 
 
 _MBPO_2019_TASKS = {
-    # Epochs of the paper are 1,000 steps (250 for InvertedPendulum); ALGORITHMS.md §4.1.
+    # Epochs are 1,000 steps (250 for InvertedPendulum) and start after the random steps.
     "gym/InvertedPendulum": {
-        "rollouts.length": (250, 3_750, 1, 1), "sac.updates_per_step": 10,
+        "rollouts.length": (750, 4_250, 1, 1), "sac.updates_per_step": 10,
         "sac.target_entropy": -0.05, "warmup_steps": 500, "rollouts.retention_steps": 250,
     },
     "gym/InvertedDoublePendulum": {
-        "rollouts.length": (1_000, 15_000, 1, 1), "sac.target_entropy": -0.5, "warmup_steps": 500,
+        "rollouts.length": (1_500, 15_500, 1, 1), "sac.target_entropy": -0.5, "warmup_steps": 500,
     },
-    "gym/Hopper": {"rollouts.length": (20_000, 150_000, 1, 15), "sac.target_entropy": -1.0},
-    "gym/Walker2d": {"rollouts.length": (20_000, 150_000, 1, 1), "sac.target_entropy": -3.0},
+    "gym/Hopper": {"rollouts.length": (25_000, 155_000, 1, 15), "sac.target_entropy": -1.0},
+    "gym/Walker2d": {"rollouts.length": (25_000, 155_000, 1, 1), "sac.target_entropy": -3.0},
     "gym/HalfCheetah": {
-        "rollouts.length": (20_000, 150_000, 1, 1), "sac.target_entropy": -3.0,
+        "rollouts.length": (25_000, 155_000, 1, 1), "sac.target_entropy": -3.0,
         "sac.updates_per_step": 40,
     },
-    "gym/Ant": {"rollouts.length": (20_000, 100_000, 1, 25), "sac.target_entropy": -4.0},
+    "gym/Ant": {"rollouts.length": (25_000, 105_000, 1, 25), "sac.target_entropy": -4.0},
     "gym/Humanoid": {
-        "rollouts.length": (20_000, 300_000, 1, 25), "sac.target_entropy": -2.0,
+        "rollouts.length": (25_000, 305_000, 1, 25), "sac.target_entropy": -2.0,
         "dynamics.hidden": (400, 400, 400, 400), "dynamics.train_every": 1_000,
         "rollouts.every": 1_000, "rollouts.retention_steps": 5_000,
     },
@@ -101,6 +101,8 @@ PRESETS: dict[str, Preset] = {
          "dynamics.logvar_learned": True, "dynamics.holdout": "per_refit",
          "dynamics.early_stopping": True, "dynamics.best_weights": True,
          "dynamics.check_every": 0, "dynamics.max_updates": 1_000_000,
+         # "More than 5 epochs without improvement" is the sixth.
+         "dynamics.patience": 6, "sac.target_entropy_per_action": -1.0,
          "dynamics.carry_head": False,
          "rollouts.every": 250, "rollouts.retention_steps": 1_000,
          "rollouts.real_ratio": 12 / 256,

@@ -56,9 +56,7 @@ def insert(replay: Replay, batch: Transition, mask: Bool[Array, "B"] | None = No
     # Rows that are not kept are sent past the end, where a scatter drops them.
     slot = jnp.where(mask, place % replay.capacity, replay.capacity)
     count = jnp.sum(kept)
-    rows = jax.tree.map(
-        lambda old, new: old.at[slot].set(new, mode="drop"), replay.rows, batch
-    )
+    rows = jax.tree.map(lambda old, new: old.at[slot].set(new, mode="drop"), replay.rows, batch)
     return Replay(
         rows,
         (replay.cursor + count) % replay.capacity,
@@ -66,9 +64,7 @@ def insert(replay: Replay, batch: Transition, mask: Bool[Array, "B"] | None = No
     )
 
 
-def newest(
-    replay: Replay, age: Int[Array, "*B"]
-) -> Int[Array, "*B"]:
+def newest(replay: Replay, age: Int[Array, "*B"]) -> Int[Array, "*B"]:
     """Slot of the row that is ``age`` rows old; 0 is the newest."""
     return (replay.cursor - 1 - age) % replay.capacity
 

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from ftfl.config import SacConfig
-from ftfl.nets import MLP, TanhNormal, adam, orthogonal, stack
+from ftfl.nets import MLP, Optimiser, TanhNormal, orthogonal, stack
 from ftfl.types import Key, Metrics, Transition
 
 
@@ -48,9 +48,9 @@ def init(key: Key, obs_dim: int, act_dim: int, config: SacConfig) -> SacState:
         critic=critic,
         target_critic=jax.tree.map(jnp.copy, critic),
         log_temperature=log_temperature,
-        actor_optimiser=adam(config.actor_learning_rate).init(actor),
-        critic_optimiser=adam(config.critic_learning_rate).init(critic),
-        temperature_optimiser=adam(config.temperature_learning_rate).init(log_temperature),
+        actor_optimiser=Optimiser(config.actor_learning_rate).init(actor),
+        critic_optimiser=Optimiser(config.critic_learning_rate).init(critic),
+        temperature_optimiser=Optimiser(config.temperature_learning_rate).init(log_temperature),
         updates=jnp.int32(0),
     )
 
@@ -129,10 +129,9 @@ def update(
     (c_loss, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(
         state.critic, batch, target, config
     )
-    steps, critic_optimiser = adam(config.critic_learning_rate).update(
-        grads, state.critic_optimiser
+    critic, critic_optimiser = Optimiser(config.critic_learning_rate).step(
+        state.critic, grads, state.critic_optimiser
     )
-    critic = optax.apply_updates(state.critic, steps)
     rate = config.target_update_rate
     target_critic = jax.tree.map(
         lambda old, new: (1.0 - rate) * old + rate * new, state.target_critic, critic
@@ -146,16 +145,15 @@ def update(
     (a_loss, entropy), grads = jax.value_and_grad(actor_loss, has_aux=True)(
         state.actor, state, batch.obs, actor_key, config
     )
-    steps, actor_optimiser = adam(config.actor_learning_rate).update(
-        grads, state.actor_optimiser
+    actor, actor_optimiser = Optimiser(config.actor_learning_rate).step(
+        state.actor, grads, state.actor_optimiser
     )
-    actor = optax.apply_updates(state.actor, steps)
 
     grad = jax.grad(temperature_loss)(
         state.log_temperature, entropy, target_entropy(batch.action.shape[-1], config), config
     )
-    step, temperature_optimiser = adam(config.temperature_learning_rate).update(
-        grad, state.temperature_optimiser
+    log_temperature, temperature_optimiser = Optimiser(config.temperature_learning_rate).step(
+        state.log_temperature, grad, state.temperature_optimiser
     )
     state = eqx.tree_at(
         lambda s: (
@@ -165,7 +163,7 @@ def update(
         (
             actor,
             actor_optimiser,
-            optax.apply_updates(state.log_temperature, step),
+            log_temperature,
             temperature_optimiser,
             state.updates + 1,
         ),

@@ -14,7 +14,7 @@ from ftfl.config import DynamicsConfig
 from ftfl.dynamics import ensemble as ens
 from ftfl.dynamics.ensemble import Ensemble
 from ftfl.dynamics.targets import Scaler, Statistics, floor_shift, next_obs_of, training_scaler
-from ftfl.nets import adam
+from ftfl.nets import Optimiser
 from ftfl.types import Key
 
 
@@ -54,7 +54,7 @@ def init(
     )
     return DynamicsState(
         ensemble=ensemble,
-        optimiser=adam(config.learning_rate).init(ensemble),
+        optimiser=Optimiser(config.learning_rate).init(ensemble),
         statistics=statistics,
         elites=jnp.arange(config.elites, dtype=jnp.int32),
         updates=jnp.int32(0),
@@ -82,9 +82,7 @@ def predict(
     return Prediction(jnp.concatenate([next_obs, mean[..., size:]], axis=-1), std)
 
 
-def learned_termination(
-    state: DynamicsState, next_obs: Float[Array, "B O"]
-) -> Bool[Array, "B"]:
+def learned_termination(state: DynamicsState, next_obs: Float[Array, "B O"]) -> Bool[Array, "B"]:
     """The learned classifier's verdict; for tasks that ask for one."""
     net = state.ensemble.termination
     if net is None:
@@ -96,6 +94,5 @@ def learned_termination(
 
 def draw_elite(state: DynamicsState, key: Key, rows: int) -> Int[Array, "B"]:
     """One elite per row, uniformly."""
-
 
     return state.elites[jax.random.randint(key, (rows,), 0, state.elites.shape[0])]

@@ -99,8 +99,9 @@ def measure(replay: Replay, split: Split, config: DynamicsConfig) -> Statistics:
     """Mean and std of inputs, targets and one-step changes over all training rows.
 
     Two passes (mean, then centred squares) in chunks, so that cost follows the rows stored and
-    float32 keeps its digits. A dimension whose std is at most ``scale_floor`` times its root mean
-    square is constant.
+    float32 keeps its digits; sums are taken from the first row's values, so that a constant's mean
+    is the constant itself at any number of rows. A dimension whose std is at most ``scale_floor``
+    times its root mean square is constant.
     """
     learn_reward = config.reward_model != "given"
 
@@ -118,7 +119,7 @@ def measure(replay: Replay, split: Split, config: DynamicsConfig) -> Statistics:
 
     count = split.train_count(replay)
     total = count.astype(jnp.float32)
-    width = jax.eval_shape(columns, take(replay, jnp.zeros(1, jnp.int32))).shape[1]
+    origin = columns(take(replay, split.train_slot(jnp.zeros(1, jnp.int32))))[0]
 
     def mean_of(value: Callable[[Array], Array]) -> Float[Array, "C"]:
         def add(chunk: Array, acc: Array) -> Array:
@@ -127,9 +128,9 @@ def measure(replay: Replay, split: Split, config: DynamicsConfig) -> Statistics:
             return acc + jnp.sum(jnp.where((u < count)[:, None], value(x), 0.0), axis=0)
 
         chunks = (count + _CHUNK - 1) // _CHUNK
-        return jax.lax.fori_loop(0, chunks, add, jnp.zeros(width)) / total
+        return jax.lax.fori_loop(0, chunks, add, jnp.zeros_like(origin)) / total
 
-    mean = mean_of(lambda x: x)
+    mean = origin + mean_of(lambda x: x - jnp.broadcast_to(origin, x.shape))
     std = jnp.sqrt(mean_of(lambda x: (x - jnp.broadcast_to(mean, x.shape)) ** 2))
     constant = std <= config.scale_floor * jnp.sqrt(mean**2 + std**2)
     std = jnp.where(constant, 0.0, std + config.scale_epsilon)

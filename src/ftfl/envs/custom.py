@@ -3,7 +3,7 @@
 The environment may carry what a model-based agent wants to know, as attributes:
 ``termination_fn`` (a JAX function of (obs, action, next_obs), ``"never"`` or ``"learned"``),
 ``reward_fn`` (a JAX function), ``replayable`` (True only for a simulator in which the same seed and
-actions give the same bits) and ``seconds_per_step``.
+actions give the same bits) and ``seconds_per_step`` (or ``dt``).
 """
 
 from __future__ import annotations

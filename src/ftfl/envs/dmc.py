@@ -71,6 +71,8 @@ class DmcEnvironment:
             replayable=True,
             seconds_per_step=float(self._env.control_timestep()),
             obs_names=self._layout.names,
+            action_low=tuple(self._range.low.tolist()),
+            action_high=tuple(self._range.high.tolist()),
         )
 
     @property

@@ -7,7 +7,7 @@ tell, so they are read after every step.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from ftfl.types import Step
 Cause = Literal["action", "observation", "reward", "simulator"]
 
 
+@runtime_checkable  # tests check annotations at run time
 class Adapter(Protocol):
     """An environment of one suite, before it is guarded."""
 
@@ -40,12 +41,11 @@ class EnvFault(FtflError):
         self, task: str, cause: Cause, what: str, seed: int, step: int, action: np.ndarray | None
     ):
         self.cause, self.seed, self.step, self.action = cause, seed, step, action
-        sent = "" if action is None else f" Last action: {np.asarray(action).tolist()}."
-        where = "at reset" if action is None else f"at step {step} of the episode"
-        super().__init__(
-            f"{task}: {what} {where}. To reproduce: reset(seed={seed}) and the same {step} "
-            f"actions.{sent}"
-        )
+        where, history = "reset", f"reset(seed={seed})"
+        if action is not None:
+            where = f"step {step} of the episode"
+            history += f" and the same {step} actions, the last {np.asarray(action).tolist()}"
+        super().__init__(f"{task}: {what} (at {where}; to reproduce: {history}).")
 
 
 class Guarded:

@@ -57,7 +57,8 @@ def load_gym(task_id: str, render: bool) -> GymEnvironment:
         f"gym/{task_id}",
         termination=TERMINATION.get(task_id),
         reward_fn=REWARD.get(task_id),
-        replayable=True,
+        # Only what we know to be a simulator: a registered id may drive a robot.
+        replayable=task_id in TERMINATION,
     )
 
 
@@ -83,6 +84,8 @@ class GymEnvironment:
             learned_termination=facts.pop("learned_termination", False),
             seconds_per_step=_seconds_per_step(env),
             obs_names=names or self._layout.names,
+            action_low=tuple(self._range.low.tolist()),
+            action_high=tuple(self._range.high.tolist()),
             **facts,
         )
 
@@ -111,7 +114,7 @@ class GymEnvironment:
                 "(obs, reward, terminated, truncated, info), with truncated for a time limit"
             )
         obs, reward, terminated, truncated, _ = result
-        if np.ndim(reward) != 0 or isinstance(reward, str):
+        if np.ndim(reward) != 0 or np.asarray(reward).dtype.kind not in "fiub":
             raise FtflError(f"the reward is {reward!r}, which is not a number")
         for name, flag in (("terminated", terminated), ("truncated", truncated)):
             if not isinstance(flag, (bool, np.bool_)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -34,8 +34,12 @@ class EnvSpec:
     """Time between two agent actions, after action repeat."""
     obs_names: tuple[str, ...]
     """One name per observation entry, e.g. ``position[0]``."""
+    action_low: tuple[float, ...] = ()
+    """The actuators' own bounds, to which the agent's [-1, 1] is scaled; empty: [-1, 1] as well."""
+    action_high: tuple[float, ...] = ()
 
 
+@runtime_checkable  # tests check annotations at run time
 class Environment(Protocol):
     """One task; never resets itself. Actions are float32 of shape (A,) in [-1, 1]."""
 

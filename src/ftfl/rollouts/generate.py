@@ -74,7 +74,8 @@ def generate(
     Returns:
         The synthetic replay, the screen's memory, and ``rollout/…`` metrics of this batch.
     """
-    assert config.rollouts is not None and config.dynamics is not None
+    assert config.rollouts is not None
+    assert config.dynamics is not None
     total = config.rollouts.per_step * config.rollouts.every
     chunks = -(-total // _ROWS_AT_ONCE)
     rows = -(-total // chunks)
@@ -100,17 +101,21 @@ def generate(
     )
     stored = jnp.maximum(sums["stored"], 1.0)
     mean = sums["reward"] / stored
-    return synthetic, screen_state, {
-        "rollout/synthetic_reward_mean_reward": mean,
-        "rollout/synthetic_reward_std_reward": jnp.sqrt(
-            jnp.maximum(sums["square"] / stored - mean**2, 0.0)
-        ),
-        "rollout/terminated_share": sums["ended"] / stored,
-        "rollout/nonfinite_rows_count": sums["broken"],
-        "rollout/kept_share": sums["stored"] / jnp.maximum(sums["alive"], 1.0),
-        "rollout/length_steps": length.astype(jnp.float32),
-        "rollout/rows_count": sums["stored"],
-    }
+    return (
+        synthetic,
+        screen_state,
+        {
+            "rollout/synthetic_reward_mean_reward": mean,
+            "rollout/synthetic_reward_std_reward": jnp.sqrt(
+                jnp.maximum(sums["square"] / stored - mean**2, 0.0)
+            ),
+            "rollout/terminated_share": sums["ended"] / stored,
+            "rollout/nonfinite_rows_count": sums["broken"],
+            "rollout/kept_share": sums["stored"] / jnp.maximum(sums["alive"], 1.0),
+            "rollout/length_steps": length.astype(jnp.float32),
+            "rollout/rows_count": sums["stored"],
+        },
+    )
 
 
 def _step(
@@ -122,7 +127,8 @@ def _step(
     ends: Ends,
     config: Config,
 ) -> _Branch:
-    assert config.rollouts is not None and config.dynamics is not None
+    assert config.rollouts is not None
+    assert config.dynamics is not None
     act_key, elite_key, noise_key, screen_key = jax.random.split(key, 4)
     rows, size = b.obs.shape
     action, _ = sac.policy(actor, b.obs, config.sac).sample(act_key)
@@ -183,7 +189,8 @@ def mixed_batch(
     """
     assert config.rollouts is not None
     size = config.sac.batch_size
-    invented = int(size * (1.0 - config.rollouts.real_ratio))
+    # The allowance: 1 − 0.8 is a little below 0.2 in binary, and ten rows then lack one.
+    invented = int(size * (1.0 - config.rollouts.real_ratio) + 1e-9)
     real_key, synthetic_key = jax.random.split(key)
     real_rows = take(real, sample_slots(real, real_key, size))
     valid = jnp.minimum(synthetic.size, kept_rows(env_steps, config))

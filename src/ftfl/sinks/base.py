@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 logger = logging.getLogger("ftfl.sinks")
 
@@ -14,6 +14,7 @@ logger = logging.getLogger("ftfl.sinks")
 FAILURES = (OSError, RuntimeError, ValueError, TypeError)
 
 
+@runtime_checkable  # tests check annotations at run time
 class Sink(Protocol):
     """Receives the metrics of one record; ``metrics.jsonl`` remains the truth."""
 

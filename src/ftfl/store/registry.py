@@ -1,7 +1,8 @@
 """Every metric a run may write: name, unit and how to read it.
 
-Names are ``area/quantity_unit``. Unit ``reward`` is the unit the environment pays in; ``scaled``
-is the unit the agent sees (after a reward scale, entropy included); ``raw`` and ``unit`` are a
+Names are ``area/quantity_unit``. Unit ``reward`` is the task's own unit of reward, with the unit
+dial (``task.reward_unit``) turned back, so that runs under different dials compare; ``scaled`` is
+the unit the agent sees (after a reward scale, entropy included); ``raw`` and ``unit`` are a
 model's target in physical units and in standard deviations of that target.
 """
 
@@ -152,7 +153,7 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     (
         "model/skill_over_persistence",
         "share",
-        "Mean over channels of 1 − MSE(s')/MSE(s' = s) on held-out rows; 0 is no better than "
+        "Median over channels of 1 − MSE(s')/MSE(s' = s) on held-out rows; 0 is no better than "
         "saying that nothing moves, negative is worse.",
     ),
     (
@@ -178,8 +179,8 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     (
         "model/constant_targets_count",
         "outputs",
-        "Outputs whose target never changed in the data; unit scale leaves them unscaled instead "
-        "of blowing up rounding noise.",
+        "Outputs whose target never changed in the data; unit scale predicts the constant exactly "
+        "instead of blowing up rounding noise.",
     ),
     (
         "model/reward_floor_over_std",
@@ -197,7 +198,7 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     (
         "rollout/real_reward_mean_reward",
         "reward",
-        "Mean reward of the real rows the rollouts branched from.",
+        "Mean reward of all real transitions so far, which rollouts branch from.",
     ),
     (
         "rollout/synthetic_reward_std_reward",
@@ -208,7 +209,7 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     (
         "rollout/real_reward_std_reward",
         "reward",
-        "Standard deviation of the rewards of the real rows the rollouts branched from.",
+        "Standard deviation of the rewards of all real transitions so far.",
     ),
     (
         "rollout/terminated_share",
@@ -222,7 +223,7 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "model diverged somewhere.",
     ),
     ("rollout/length_steps", "steps", "Rollout length of the schedule at this moment."),
-    ("rollout/rows_count", "rows", "Rows in the synthetic replay."),
+    ("rollout/rows_count", "rows", "Synthetic rows stored by this batch of branches."),
     (
         "rollout/kept_share",
         "share",
@@ -235,15 +236,24 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "Real transitions so far on which the termination function disagreed with the environment; "
         "above 0 synthetic episodes end at the wrong states.",
     ),
-    # Where the wall-clock time went, since the run began.
-    ("time/env_seconds", "seconds", "Time spent stepping the environment so far."),
-    ("time/fit_seconds", "seconds", "Time spent fitting the dynamics model so far."),
+    # Where the wall-clock time went.
+    (
+        "time/env_seconds",
+        "seconds",
+        "Time spent stepping the environment since the previous log line.",
+    ),
+    (
+        "time/fit_seconds",
+        "seconds",
+        "Time spent fitting the dynamics model since the previous log line.",
+    ),
     (
         "time/learn_seconds",
         "seconds",
-        "Time spent on rollouts and agent updates so far; where most of a run goes.",
+        "Time spent on acting, rollouts and agent updates since the last log line; where most of a "
+        "run goes.",
     ),
-    ("time/eval_seconds", "seconds", "Time spent evaluating so far."),
+    ("time/eval_seconds", "seconds", "Time spent evaluating since the last log line."),
     (
         "time/steps_per_second",
         "steps/s",

@@ -88,7 +88,8 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
         )
 
     def fit(state: RunState) -> tuple[RunState, Metrics]:
-        assert state.dynamics is not None and config.dynamics is not None
+        assert state.dynamics is not None
+        assert config.dynamics is not None
         holdout = jax.random.bits(stream_key(state.key, Stream.HOLDOUT), (), jnp.uint32)
         key = stream_key(state.key, Stream.FIT, state.dynamics.refits)
         model, metrics = fitting.fit(
@@ -122,7 +123,8 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
         assert config.rollouts is not None
 
         def run(s: RunState) -> tuple[Any, Any, Metrics]:
-            assert s.dynamics is not None and s.synthetic is not None
+            assert s.dynamics is not None
+            assert s.synthetic is not None
             return generate(
                 key, s.agent.actor, s.dynamics, s.real, s.synthetic, s.screen, s.env_steps, ends,
                 config,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from ftfl.envs.spec import EnvSpec
 from ftfl.errors import FtflError
+from ftfl.store.files import why
 from ftfl.types import Transition
 
 FIELDS = {"obs": "(N, O)", "action": "(N, A)", "reward": "(N,)", "next_obs": "(N, O)",
@@ -22,29 +24,36 @@ def load_logged(path: Path, spec: EnvSpec) -> Transition:
     """
     shapes = ", ".join(f"{k} {v}" for k, v in FIELDS.items())
     try:
-        with np.load(path, allow_pickle=False) as file:
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise ValueError("it holds one array without a name")
+        with file:
             arrays = {name: file[name] for name in FIELDS if name in file.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        reason = why(error) if isinstance(error, OSError) else error
         raise FtflError(
-            f"cannot read --init-replay {path}: {error}; give an .npz file with {shapes}."
+            f"cannot read --init-replay {path}: {reason}; give an .npz file with {shapes}."
         ) from error
     missing = [name for name in FIELDS if name not in arrays]
     if missing:
         raise FtflError(f"--init-replay {path} lacks {', '.join(missing)}: it needs {shapes}.")
-    count = arrays["reward"].shape[0] if arrays["reward"].ndim == 1 else -1
+    count = arrays["obs"].shape[0] if arrays["obs"].ndim else 0
+    if count < 1:
+        raise FtflError(f"--init-replay {path} holds no transitions: it needs {shapes}.")
     expected = {
         "obs": (count, spec.obs_dim), "action": (count, spec.act_dim), "reward": (count,),
         "next_obs": (count, spec.obs_dim), "terminated": (count,),
     }  # fmt: skip
     for name, shape in expected.items():
-        if arrays[name].shape != shape or count < 1:
+        if arrays[name].dtype.kind not in "fiub":
+            raise FtflError(f"--init-replay {path}: {name} holds {arrays[name].dtype}, no numbers.")
+        if arrays[name].shape != shape:
             raise FtflError(
                 f"--init-replay {path}: {name} has shape {arrays[name].shape}, but {spec.task}"
                 f" needs {shape}."
             )
     rows = {
-        name: arrays[name].astype(bool if name == "terminated" else np.float32)
-        for name in FIELDS
+        name: arrays[name].astype(bool if name == "terminated" else np.float32) for name in FIELDS
     }
     for name, value in rows.items():
         bad = np.flatnonzero(~np.isfinite(value.reshape(count, -1)).all(axis=1))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +90,12 @@ class _Clock:
         return {f"time/{k}_seconds": v for k, v in spent.items()}
 
 
+def label_of(run_dir: RunDir, config: Config) -> str:
+    """What tables call a run: the variant's folder if it lies in one, else its algorithm."""
+    parent = run_dir.path.resolve().parent.name
+    return parent if run_dir.path.name.startswith("seed_") and parent else config.algo
+
+
 class Loop:
     """Steps an environment, learns, and reports; ``run`` goes to the end."""
 
@@ -142,8 +150,6 @@ class Loop:
                 if steps % config.checkpoint_every == 0 or last:
                     self._checkpoint()
             self._status("done")
-        for sink in self.sinks:
-            sink.close()
         return self.state
 
     def _step(self, obs: np.ndarray) -> np.ndarray:
@@ -154,9 +160,9 @@ class Loop:
         self.clock.lap("learn")
         result = self.env.step(action)
         self.clock.lap("env")
-        transition = Transition(
-            obs, action, np.float32(result.reward), result.obs, np.bool_(result.terminated)
-        )
+        row = (obs, action, np.float32(result.reward), result.obs, np.bool_(result.terminated))
+        # Host arrays go in as they are: the compiled call takes them to the device.
+        transition = Transition(*cast(Any, row))
         self.state = self.learner.observe(self.state, transition)
         progress.env_steps += 1
         progress.episode_return += result.reward
@@ -240,9 +246,7 @@ class Loop:
         self._speed = (progress.env_steps - steps) / max(now - since, 1e-9)
         self._speed_mark = (progress.env_steps, now)
         values = {k: float(v) for k, v in self.metrics.items()}
-        values = {
-            k: v / self._unit if k.endswith("_reward") else v for k, v in values.items()
-        }
+        values = {k: v / self._unit if k.endswith("_reward") else v for k, v in values.items()}
         values["rollout/real_reward_mean_reward"] = progress.rewards.mean / self._unit
         values["rollout/real_reward_std_reward"] = progress.rewards.std / self._unit
         values["agent/updates_count"] = int(self.state.agent.updates)
@@ -282,9 +286,7 @@ class Loop:
         progress = self.progress
         components = run_state.to_components(self.state)
         components["episode"] = {
-            "actions": np.asarray(progress.actions, np.float32).reshape(
-                -1, self.env.spec.act_dim
-            )
+            "actions": np.asarray(progress.actions, np.float32).reshape(-1, self.env.spec.act_dim)
         }
         meta = {
             "env_steps": progress.env_steps,
@@ -296,6 +298,8 @@ class Loop:
             "seconds": self._seconds(),
             "last_return": progress.last_return,
         }
+        # Lines older than the checkpoint must not be lost with it.
+        self.writer.sync()
         save_checkpoint(self.run_dir.checkpoints_path, progress.env_steps, components, meta)
         prune(self.run_dir.checkpoints_path, _CHECKPOINTS_KEPT)
 
@@ -320,7 +324,7 @@ class Loop:
         self.run_dir.write_status(
             {
                 "state": what,
-                "label": self.config.algo,
+                "label": label_of(self.run_dir, self.config),
                 "seed": self.config.seed,
                 "env_steps": progress.env_steps,
                 "total_steps": self.config.steps,
@@ -334,7 +338,7 @@ class Loop:
                 if self.config.dynamics
                 else None,
                 "message": f"termination function wrong on {wrong} real steps" if wrong else "",
-                "pid": _pid(),
+                "pid": os.getpid(),
             }
         )
 
@@ -357,14 +361,6 @@ class Loop:
                 logged,
             )
             ring = insert(ring, rows, jnp.arange(_LOGGED_CHUNK) < stop - start)
-        import dataclasses
-
         self.state = dataclasses.replace(self.state, real=ring)
         for reward in logged.reward:
             self.progress.rewards.add(float(reward))
-
-
-def _pid() -> int:
-    import os
-
-    return os.getpid()

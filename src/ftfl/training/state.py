@@ -118,44 +118,47 @@ def to_components(state: RunState) -> dict[str, dict[str, np.ndarray]]:
     return components
 
 
-def from_components(
-    template: RunState, components: dict[str, dict[str, np.ndarray]]
-) -> RunState:
+def from_components(template: RunState, components: dict[str, dict[str, np.ndarray]]) -> RunState:
     """The inverse, into the shapes of ``template`` (a fresh ``init`` of the same config).
 
     Raises:
         FtflError: an array is missing, or has another shape or dtype than the configuration says.
     """
-    parts = {}
-    for name in _COMPONENTS:
-        part = getattr(template, name)
-        arrays = components.get(name, {})
-        leaves = []
-        paths, structure = jax.tree_util.tree_flatten_with_path(part)
-        for path, leaf in paths:
-            key = _path_name(path)
-            if key not in arrays:
-                raise FtflError(f"the checkpoint has no array {key!r} in {name}.")
-            value = arrays[key]
-            if isinstance(part, Replay) and value.ndim:
-                whole = np.zeros(leaf.shape, leaf.dtype)
-                if value.shape[0] > whole.shape[0] or value.shape[1:] != whole.shape[1:]:
-                    raise FtflError(f"{name} {key!r} has shape {value.shape}, not {leaf.shape}.")
-                whole[: value.shape[0]] = value
-                value = whole
-            if value.shape != leaf.shape or value.dtype != leaf.dtype:
-                raise FtflError(
-                    f"{name} {key!r} is {value.dtype}{value.shape} in the checkpoint, but the"
-                    f" configuration says {leaf.dtype}{leaf.shape}."
-                )
-            leaves.append(jnp.asarray(value))
-        parts[name] = jax.tree_util.tree_unflatten(structure, leaves)
+    parts: dict[str, Any] = {
+        name: restore(name, getattr(template, name), components.get(name, {}))
+        for name in _COMPONENTS
+    }
     run = components["run"]
-    return RunState(
-        **parts,
-        key=jax.random.wrap_key_data(jnp.asarray(run["key"])),
-        **{k: jnp.asarray(v) for k, v in run.items() if k != "key"},
-    )
+    parts |= {k: jnp.asarray(v) for k, v in run.items() if k != "key"}
+    return RunState(**parts, key=jax.random.wrap_key_data(jnp.asarray(run["key"])))
+
+
+def restore(name: str, part: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """One component, into the structure of ``part``; a replay may hold fewer rows than its room.
+
+    Raises:
+        FtflError: an array is missing, or has another shape or dtype than ``part``.
+    """
+    leaves = []
+    paths, structure = jax.tree_util.tree_flatten_with_path(part)
+    for path, leaf in paths:
+        key = _path_name(path)
+        if key not in arrays:
+            raise FtflError(f"the checkpoint has no array {key!r} in {name}.")
+        value = arrays[key]
+        if isinstance(part, Replay) and value.ndim:
+            whole = np.zeros(leaf.shape, leaf.dtype)
+            if value.shape[0] > whole.shape[0] or value.shape[1:] != whole.shape[1:]:
+                raise FtflError(f"{name} {key!r} has shape {value.shape}, not {leaf.shape}.")
+            whole[: value.shape[0]] = value
+            value = whole
+        if value.shape != leaf.shape or value.dtype != leaf.dtype:
+            raise FtflError(
+                f"{name} {key!r} is {value.dtype}{value.shape} in the checkpoint, but the"
+                f" configuration says {leaf.dtype}{leaf.shape}."
+            )
+        leaves.append(jnp.asarray(value))
+    return jax.tree_util.tree_unflatten(structure, leaves)
 
 
 def _named(tree: Any) -> dict[str, np.ndarray]:

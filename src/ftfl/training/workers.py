@@ -7,15 +7,21 @@ directories, starts the children and watches their ``status.json``.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import platform
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 
 from ftfl.config import Config, from_dict, to_dict
 from ftfl.errors import FtflError
+from ftfl.sinks.base import FailSoft, Sink
 from ftfl.store.provenance import collect
 from ftfl.store.rundir import RunDir
 
@@ -38,12 +44,27 @@ def child_environment(base: Mapping[str, str]) -> dict[str, str]:
     flags = env.get("XLA_FLAGS", "")
     if "xla_cpu_multi_thread_eigen" not in flags:
         env["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+    # Compiling takes longer than a short run. JAX keys its cache by program, flags and version, but
+    # not by the CPU that machine code was made for, so the folder carries that.
+    env.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder(env)))
+    env.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         env.setdefault(name, "1")
     # A custom environment is found where the command was given.
     paths = [os.getcwd(), *filter(None, [env.get("PYTHONPATH")])]
     env["PYTHONPATH"] = os.pathsep.join(paths)
     return env
+
+
+def cache_folder(env: Mapping[str, str]) -> Path:
+    """Where compiled programs are kept: per jaxlib version and kind of CPU."""
+    home = env.get("XDG_CACHE_HOME") or str(Path(env.get("HOME", "."), ".cache"))
+    cpu = platform.processor()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        facts = {line for line in file if line.startswith(("model name", "flags", "Features"))}
+        cpu = "".join(sorted(facts))
+    kind = hashlib.sha256(f"{platform.machine()} {cpu}".encode()).hexdigest()[:12]
+    return Path(home, "ftfl", "xla", f"{metadata.version('jaxlib')}-{kind}")
 
 
 class Pool:
@@ -60,10 +81,14 @@ class Pool:
         """Put a run in line; its directory exists already."""
         run_dir.write_status(
             {
-                "state": "starting", "label": config.algo, "seed": config.seed, "env_steps": 0,
-                "total_steps": config.steps, "message": "waiting for a free core",
+                "state": "starting",
+                "label": run_dir.path.parent.name,
+                "seed": config.seed,
+                "env_steps": 0,
+                "total_steps": config.steps,
+                "message": "waiting for a free core",
             }
-        )  # fmt: skip
+        )
         self.waiting.append(run_dir)
 
     def poll(self) -> bool:
@@ -119,16 +144,12 @@ class Pool:
             run_dir.write_status(status | {"state": "failed", "message": message})
 
 
-def prepare(
-    configs: Sequence[Config], paths: Sequence[Path], argv: Sequence[str]
-) -> list[RunDir]:
+def prepare(configs: Sequence[Config], paths: Sequence[Path], argv: Sequence[str]) -> list[RunDir]:
     """Make all run directories; none is left behind if one cannot be made.
 
     Raises:
         FtflError: a directory exists already or cannot be written.
     """
-    import shutil
-
     made: list[RunDir] = []
     provenance = collect(argv)
     try:
@@ -141,27 +162,28 @@ def prepare(
     return made
 
 
-def train_in_process(run_dir: RunDir, tensorboard: bool = False) -> None:
-    """Train the run that a directory describes, here and now."""
+def train_in_process(run_dir: RunDir, sinks: Sequence[Sink] = ()) -> None:
+    """Train the run that a directory describes, here and now; its status says how it ended."""
     from ftfl.envs.make import make_env
-    from ftfl.sinks.base import FailSoft
     from ftfl.training.loop import Loop
 
     config = from_dict(run_dir.config())
-    sinks = []
-    if tensorboard:
-        from ftfl.sinks.tensorboard import tensorboard_sink
-
-        sinks.append(FailSoft(tensorboard_sink(run_dir.path / "tensorboard"), "TensorBoard"))
-
-    def env():  # noqa: ANN202
-        return make_env(
-            config.task.name,
-            action_repeat=config.task.action_repeat,
-            reward_unit=config.task.reward_unit,
-        )
-
-    Loop(config, env(), env(), run_dir, sinks).run()
+    task = config.task
+    env, eval_env = (
+        make_env(task.name, action_repeat=task.action_repeat, reward_unit=task.reward_unit)
+        for _ in range(2)
+    )
+    try:
+        with run_dir.lock():
+            Loop(config, env, eval_env, run_dir, sinks).run()
+    except FtflError as error:
+        run_dir.write_status(run_dir.read_status() | {"state": "failed", "message": str(error)})
+        raise
+    finally:
+        env.close()
+        eval_env.close()
+        for sink in sinks:
+            sink.close()
 
 
 def main(argv: Sequence[str]) -> int:
@@ -169,11 +191,14 @@ def main(argv: Sequence[str]) -> int:
     run_dir, core = RunDir.open(Path(argv[0])), int(argv[1])
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
+    sinks: list[Sink] = []
+    if "--tensorboard" in argv:
+        from ftfl.sinks.tensorboard import tensorboard_sink
+
+        sinks.append(FailSoft(tensorboard_sink(run_dir.path / "tensorboard"), "TensorBoard"))
     try:
-        train_in_process(run_dir, "--tensorboard" in argv)
+        train_in_process(run_dir, sinks)
     except FtflError as error:
-        status = run_dir.read_status()
-        run_dir.write_status(status | {"state": "failed", "message": str(error)})
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -1,0 +1,7 @@
+"""``python -m ftfl.cli``."""
+
+import sys
+
+from ftfl.cli import main
+
+sys.exit(main())

@@ -1,0 +1,66 @@
+"""What several verbs share: numbers from the command line, and text that fits the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ftfl.cli.options import whole_number
+from ftfl.store.files import plain
+
+_NARROWEST, _WIDEST = 40, 120
+
+
+def at_least(least: int) -> Any:
+    """A parser of whole numbers that refuses smaller ones."""
+
+    def parse(text: str) -> int:
+        try:
+            value = whole_number(text)
+        except (ValueError, OverflowError):
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} was given, but it must be a whole number of {least} or more"
+            )
+        return value
+
+    return parse
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """One JSON object on one line of stdout; what is not finite becomes null."""
+    print(json.dumps(plain(content, nonfinite_as_null=True)))
+
+
+def width() -> int:
+    """Columns to fill: the terminal's, within what is comfortable to read."""
+    return min(max(shutil.get_terminal_size().columns, _NARROWEST), _WIDEST)
+
+
+def wrapped(text: str, indent: int = 0, hanging: int = 0, lead: str = "") -> str:
+    """One paragraph, indented; ``lead`` stands before it, lines after the first hang further in."""
+    start = " " * indent + lead
+    return textwrap.fill(
+        " ".join(text.split()),
+        width(),
+        initial_indent=start,
+        subsequent_indent=" " * (len(start) + hanging),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def columns(names: Sequence[str], indent: int = 2, gap: int = 2) -> str:
+    """Names in as many columns as fit, read downwards."""
+    if not names:
+        return ""
+    cell = max(map(len, names)) + gap
+    count = max(1, (width() - indent + gap) // cell)
+    rows = -(-len(names) // count)
+    lines = ("".join(f"{name:<{cell}}" for name in names[row::rows]) for row in range(rows))
+    return "\n".join(" " * indent + line.rstrip() for line in lines)

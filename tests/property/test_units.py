@@ -1,0 +1,82 @@
+"""Scaler, log-variance bounds: there and back again."""
+
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from ftfl.dynamics.ensemble import bound, unbound
+from ftfl.dynamics.targets import Scaler
+
+few = settings(max_examples=60, deadline=None)
+
+
+def floats(low, high):
+    return st.floats(low, high, width=32)
+
+
+def vectors(low, high):
+    return hnp.arrays(np.float32, 4, elements=floats(low, high))
+
+
+@few
+@given(
+    mean=vectors(-1000, 1000),
+    std=vectors(np.float32(1e-3), 1000),
+    live=st.lists(st.booleans(), min_size=4, max_size=4),
+    z=hnp.arrays(np.float32, (5, 4), elements=floats(-5, 5)),
+)
+def test_scaler_round_trip(mean, std, live, z):
+    std = np.where(live, std, 0).astype(np.float32)
+    scaler = Scaler(jnp.asarray(mean), jnp.asarray(std))
+    x = scaler.from_unit(jnp.asarray(z))
+    back = np.asarray(scaler.to_unit(x))
+    # The way there rounds x to float32, which costs |mean| / std digits of z.
+    digits = 3e-7 * (np.abs(mean) + 5 * std) / np.where(live, std, 1)
+    assert (np.abs(back - z)[:, live] <= digits[live] + 1e-5).all()
+    dead = ~np.array(live)
+    np.testing.assert_array_equal(scaler.constant, dead)
+    # A constant: z is zero whatever comes, the way back is the constant itself, without spread.
+    assert not back[:, dead].any()
+    np.testing.assert_array_equal(np.asarray(x)[:, dead], np.broadcast_to(mean, z.shape)[:, dead])
+    spread = np.asarray(scaler.spread_from_unit(jnp.exp(jnp.asarray(z))))
+    assert not spread[:, dead].any()
+    assert (spread[:, live] > 0).all()
+
+
+@few
+@given(mean=vectors(-9, 9), std=vectors(np.float32(0.1), 9), power=st.integers(-20, 20),
+       z=hnp.arrays(np.float32, (3, 4), elements=floats(-5, 5)))  # fmt: skip
+def test_a_power_of_two_changes_no_bit_of_z(mean, std, power, z):
+    factor = np.float32(2.0**power)
+    x = mean + std * z
+    plain = Scaler(jnp.asarray(mean), jnp.asarray(std))
+    other = Scaler(jnp.asarray(mean * factor), jnp.asarray(std * factor))
+    np.testing.assert_array_equal(
+        plain.to_unit(jnp.asarray(x)), other.to_unit(jnp.asarray(x * factor))
+    )
+    np.testing.assert_array_equal(
+        np.asarray(plain.from_unit(jnp.asarray(z))) * factor, other.from_unit(jnp.asarray(z))
+    )
+
+
+@few
+@given(low=floats(-20, -2), width=floats(1, 12), share=floats(np.float32(0.05), np.float32(0.95)))
+def test_unbound_is_the_inverse_of_bound(low, width, share):
+    low = np.float32(low)
+    high = np.float32(low + width)
+    logvar = np.float32(low + share * width)
+    raw = unbound(jnp.float32(logvar), float(low), float(high))
+    np.testing.assert_allclose(bound(raw, jnp.float32(low), jnp.float32(high)), logvar, atol=2e-4)
+
+
+@few
+@given(raw=vectors(-1e4, 1e4), low=floats(-20, -2), width=floats(1, 12))
+def test_bound_holds_everywhere(raw, low, width):
+    high = np.float32(low + width)
+    got = np.asarray(bound(jnp.asarray(raw), jnp.full(4, low), jnp.full(4, high)))
+    assert np.isfinite(got).all()
+    assert (got >= np.float32(low)).all()
+    # The lower softplus lifts the cap by softplus(width) − width.
+    assert (got <= high + np.log1p(np.exp(-float(width))) + 1e-4).all()
