@@ -1,4 +1,4 @@
-"""Strict numerics and run-time shape checks for every test; set before JAX and ftfl are imported."""
+"""Strict numerics and run-time shape checks for every test, set before JAX is imported."""
 
 import os
 

@@ -1,6 +1,6 @@
 """What a run is: frozen, validated dataclasses with a JSON round trip and a content hash.
 
-Defaults are those of the field's usual backbone (STFL's MBPO and SAC, ALGORITHMS.md §3) with
+Defaults are those of the field's usual backbone (STFL's MBPO and SAC, arXiv 2412.14312) with
 per-member bootstrap data and per-member fan-in. Presets and profiles (``ftfl.presets``) are
 changes to these defaults, nothing else.
 """
@@ -74,7 +74,7 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class SacConfig:
-    """Soft actor-critic (arXiv 1812.05905), in the form of ALGORITHMS.md §3.2."""
+    """Soft actor-critic (arXiv 1812.05905), in the form of docs/algorithms/sac.md."""
 
     hidden: tuple[int, ...] = (256, 256)
     """Hidden layer widths of the actor and of both critics."""

@@ -94,7 +94,7 @@ def stack(make: Callable[[Key], T], key: Key, count: int) -> T:
 
 
 def orthogonal(key: Key, shape: tuple[int, ...]) -> Float[Array, "I J"]:
-    """Orthogonal kernel of gain √2 (the jaxrl SAC's; ALGORITHMS.md §3.2)."""
+    """Orthogonal kernel of gain √2 (the jaxrl SAC's)."""
     return jax.nn.initializers.orthogonal(2.0**0.5)(key, shape, jnp.float32)
 
 

@@ -56,38 +56,38 @@ _MBPO_2019_TASKS = {
 PRESETS: dict[str, Preset] = {
     "sac": Preset(
         "Soft actor-critic: the model-free agent all others are built on.",
-        "arXiv 1812.05905; ALGORITHMS.md §3.2",
+        "arXiv 1812.05905",
         {"dynamics": None, "rollouts": None},
     ),
     "mbpo": Preset(
         "MBPO: residual targets as they are; the defaults.",
-        "arXiv 1906.08253; ALGORITHMS.md §3, with per-member bootstrap and fan-in",
+        "arXiv 1906.08253; with per-member bootstrap and fan-in",
     ),
     "mbpo-unit": Preset(
         "MBPO with each target dimension standardised (first repair alone).",
-        "arXiv 2510.01457 (ablation cell); ALGORITHMS.md §1.3",
+        "arXiv 2510.01457 (ablation cell)",
         {"dynamics.scale": "unit"},
     ),
     "mbpo-direct": Preset(
         "MBPO predicting the next state itself (second repair alone).",
-        "arXiv 2510.01457 (ablation cell); ALGORITHMS.md §1.3",
+        "arXiv 2510.01457 (ablation cell)",
         {"dynamics.target": "direct"},
     ),
     "ftfl": Preset(
         "FTFL: MBPO with both repairs, unit targets and direct prediction.",
-        "arXiv 2510.01457; ALGORITHMS.md §1 (hyperparameters inferred from STFL)",
+        "arXiv 2510.01457 (hyperparameters inferred from STFL)",
         {"dynamics.target": "direct", "dynamics.scale": "unit"},
     ),
     "ftfl-tuned": Preset(
         "FTFL with a larger model (the paper names such a variant; its sizes are ours).",
-        "arXiv 2510.01457; ALGORITHMS.md §1.1, sizes chosen here",
+        "arXiv 2510.01457; sizes chosen here",
         {"dynamics.target": "direct", "dynamics.scale": "unit",
          "dynamics.hidden": (400, 400, 400, 400),
          "dynamics.weight_decay": (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)},
     ),
     "mbpo-stfl": Preset(
         "MBPO as the STFL code runs it: shared minibatches, small init, redrawn holdout.",
-        "arXiv 2412.14312, CLeARoboticsLab/STFL at 244c775; ALGORITHMS.md §3",
+        "arXiv 2412.14312, CLeARoboticsLab/STFL at 244c775",
         {"dynamics.member_data": "shared", "dynamics.init": "stacked",
          "dynamics.holdout": "redrawn", "dynamics.scale_epsilon": 1e-6,
          "dynamics.carry_head": False, "dynamics.holdout_rows": 50_000, "eval_every": 5_000,
@@ -96,7 +96,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "mbpo-2019": Preset(
         "MBPO as its authors' code runs it: learned bounds, early stopping, length schedules.",
-        "arXiv 1906.08253, jannerm/mbpo at ac694ff; ALGORITHMS.md §4.1",
+        "arXiv 1906.08253, jannerm/mbpo at ac694ff",
         {"dynamics.init": "truncated", "dynamics.learning_rate": 1e-3,
          "dynamics.logvar_learned": True, "dynamics.holdout": "per_refit",
          "dynamics.early_stopping": True, "dynamics.best_weights": True,

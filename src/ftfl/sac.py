@@ -1,7 +1,7 @@
 """Soft actor-critic (arXiv 1812.05905), one page: state, act, update.
 
 Order inside one update: critic, target network, actor with the new critic, temperature
-(ALGORITHMS.md §3.2). Truncation is not termination: only ``terminated`` stops the bootstrap.
+(docs/algorithms/sac.md). Truncation is not termination: only ``terminated`` stops the bootstrap.
 """
 
 from __future__ import annotations

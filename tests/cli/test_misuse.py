@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import call
+from calling import call
 
 from ftfl.store.checkpoint import list_checkpoints
 
@@ -248,7 +248,7 @@ def test_a_configuration_of_another_size(run_copy):
     config = json.loads(path.read_text())
     config["sac"]["hidden"] = [8, 8]
     path.write_text(json.dumps(config))
-    assert re.search(r"agent '\S+' is float32\(3, 16\).*\(3, 8\)", refused("eval", run_copy))
+    assert re.search(r"actor '\S+' is float32\(3, 16\).*\(3, 8\)", refused("eval", run_copy))
 
 
 def damage(checkpoint):

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference as ref
-from helpers import filled, tiny, to64, transitions
 
 from ftfl import replay as rings
 from ftfl.config import DynamicsConfig
@@ -16,9 +15,10 @@ from ftfl.dynamics import ensemble as ens
 from ftfl.dynamics import fit as fitting
 from ftfl.dynamics import predict as dyn
 from ftfl.dynamics.targets import measure, model_input, model_target, next_obs_of
-from ftfl.nets import adam
+from ftfl.nets import Optimiser
 from ftfl.replay import Split
 from ftfl.rollouts.generate import kept_rows, length_at
+from helpers import filled, tiny, to64, transitions
 
 OBS, ACT, MEMBERS, ROWS = 3, 1, 3, 6
 CELLS = [("residual", "raw"), ("residual", "unit"), ("direct", "raw"), ("direct", "unit")]
@@ -102,10 +102,8 @@ def test_loss_gradient_and_adam_step(learned, precision):
             assert not grads.logvar_min.any()
             assert not grads.logvar_max.any()
         if precision == 64:
-            optimiser = adam(1e-2)
-            state = optimiser.init(net)
-            steps, _ = optimiser.update(grads, state)
-            moved = jax.tree.map(jnp.add, net, steps)
+            optimiser = Optimiser(1e-2)
+            moved, _ = optimiser.step(net, grads, optimiser.init(net))
             wanted = ref.Adam(1e-2)(members_of(net), slopes[0])
             np.testing.assert_allclose(ref.flat(members_of(moved)), ref.flat(wanted), **tolerance)
 

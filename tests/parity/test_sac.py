@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference as ref
-from helpers import to64, transitions
 from scipy import integrate
 
 from ftfl import sac
 from ftfl.config import SacConfig
 from ftfl.nets import TanhNormal
 from ftfl.types import Transition
+from helpers import to64, transitions
 
 OBS, ACT, ROWS = 3, 2, 9
 CONFIGS = {
@@ -203,7 +203,9 @@ def test_tanh_normal_log_density_is_a_density(mean, log_std):
     def density(action):
         noise = (np.arctanh(action) - mean) / np.exp(log_std)
         with jax.enable_x64(True):
-            normal = TanhNormal(jnp.full((len(action), 1), mean), jnp.full((len(action), 1), log_std))
+            normal = TanhNormal(
+                jnp.full((len(action), 1), mean), jnp.full((len(action), 1), log_std)
+            )
             drawn, log_prob = normal.transform(jnp.asarray(noise)[:, None])
         np.testing.assert_allclose(drawn[:, 0], action, atol=1e-12)
         return np.asarray(log_prob)
@@ -229,7 +231,9 @@ def test_tanh_normal_keeps_its_digits_where_tanh_saturates():
     wanted = -0.5 * np.log(2 * np.pi) - 2 * (np.log(2) - 20.0)
     np.testing.assert_allclose(log_prob, wanted, rtol=1e-6)
     assert np.abs(action).max() <= 1
-    slope = jax.grad(lambda m: TanhNormal(m, jnp.zeros((2, 1))).transform(jnp.zeros((2, 1)))[1].sum())
+    slope = jax.grad(
+        lambda m: TanhNormal(m, jnp.zeros((2, 1))).transform(jnp.zeros((2, 1)))[1].sum()
+    )
     assert np.isfinite(slope(normal.mean)).all()
 
 

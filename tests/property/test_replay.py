@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import tiny
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from ftfl.dynamics.fit import bootstrap_rows, minibatch_rows
 from ftfl.replay import Split
 from ftfl.rollouts.generate import kept_rows, mixed_batch
 from ftfl.types import Transition
+from helpers import tiny
 
 few = settings(max_examples=25, deadline=None)
 insert = jax.jit(rings.insert)

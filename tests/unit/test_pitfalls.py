@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import equal_bits, filled, spec, tiny, transitions
 
+from ftfl import presets, sac
 from ftfl import replay as rings
-from ftfl import sac
 from ftfl.config import DynamicsConfig
 from ftfl.dynamics import ensemble as ens
 from ftfl.dynamics import fit as fitting
@@ -26,6 +25,7 @@ from ftfl.termination import never
 from ftfl.training import state as run_state
 from ftfl.training.learn import make_learner
 from ftfl.types import Transition
+from helpers import equal_bits, filled, spec, tiny, transitions
 
 OBS, ACT = 3, 2
 NET = {"hidden": (16, 16), "weight_decay": (2.5e-5, 5e-5, 1e-4), "batch_size": 32}
@@ -55,10 +55,10 @@ def test_members_share_minibatches_only_when_asked_to(data):
     config = config_of(member_data=data, members=3, elites=2)
     state = dyn.init(jax.random.key(0), OBS, ACT, config)
     # Equal members that see equal rows stay equal; with rows of their own they part.
-    twins = jax.tree.map(
-        lambda x: jnp.broadcast_to(x[:1], x.shape), state.ensemble.trunks
+    twins = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), state.ensemble.trunks)
+    state = dataclasses.replace(
+        state, ensemble=eqx.tree_at(lambda e: e.trunks, state.ensemble, twins)
     )
-    state = dataclasses.replace(state, ensemble=eqx.tree_at(lambda e: e.trunks, state.ensemble, twins))
     fitted, _ = fit(config, transitions(200), state)
     weights = np.asarray(fitted.ensemble.trunks[0].layers[0].weight)
     apart = np.abs(weights - weights[:1]).max()
@@ -70,7 +70,7 @@ def test_only_the_stfl_preset_shares_minibatches():
         name
         for name in ("mbpo", "mbpo-unit", "mbpo-direct", "ftfl", "ftfl-tuned", "mbpo-2019",
                      "mbpo-stfl")
-        if tiny(name).dynamics.member_data == "shared"
+        if presets.build("gym/Hopper-v5", name).dynamics.member_data == "shared"
     }  # fmt: skip
     assert shared == {"mbpo-stfl"}
 
@@ -148,7 +148,7 @@ def test_best_weights_are_each_members_own():
 @pytest.mark.parametrize("target", ["residual", "direct"])
 @pytest.mark.parametrize("constant", [0.0, 1.0, 0.1])
 def test_constant_reward_is_predicted_exactly_and_without_spread(target, constant):
-    """§18.5: zero-variance targets; pendulum-swingup pays 0, InvertedPendulum 1, step after step."""
+    """§18.5: zero-variance targets; pendulum-swingup pays 0, InvertedPendulum 1."""
     rows = transitions(200)
     rows = rows._replace(reward=np.full(200, constant, np.float32))
     config = config_of(target=target, scale="unit", members=2, elites=1)
@@ -331,7 +331,9 @@ def test_long_branches_stop_at_terminals_and_never_mix_rows():
     assert (rows.obs[:, 0] <= HALF).all()  # nothing starts beyond the end
     assert rows.terminated.sum() == 24  # every branch ended, and was stored until it did
     assert float(metrics["rollout/rows_count"]) == len(rows.reward) < 8 * 24
-    np.testing.assert_allclose(metrics["rollout/terminated_share"], 24 / len(rows.reward), rtol=1e-5)
+    np.testing.assert_allclose(
+        metrics["rollout/terminated_share"], 24 / len(rows.reward), rtol=1e-5
+    )
     # Each row goes on where one of the same name ended, or starts a branch at zero.
     ends = {(n, round(float(x), 4)) for x, n in rows.next_obs}
     for x, n in rows.obs:
@@ -388,8 +390,8 @@ def test_a_batch_larger_than_one_chunk_has_every_row_once():
     rows, metrics = world.roll()
     assert len(rows.reward) == 6_700  # two chunks of 3,350
     assert float(metrics["rollout/rows_count"]) == 6_700
-    # Branches of different chunks draw different starts and actions.
-    assert len(np.unique(rows.action)) > 6_000
+    # Chunks draw different starts.
+    assert (rows.obs[:3_350, 1] != rows.obs[3_350:, 1]).mean() > 0.9
 
 
 # --- agent and loop (§18.9, §18.15, §3.6 #4, #11, #12) -------------------------------------------

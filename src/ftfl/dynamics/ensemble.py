@@ -1,6 +1,6 @@
 """The ensemble of probabilistic networks: forward pass, bounded log-variance, loss.
 
-Loss (ALGORITHMS.md §1.3, §3.3): Σ over members of mean over rows and dimensions of
+Loss (docs/algorithms/mbpo.md): Σ over members of mean over rows and dimensions of
 (z − μ)² e^{−ℓ} + ℓ, plus ½ λ ‖W‖² per layer; with learned bounds (MBPO 2019) also
 0.01 (Σ ℓ_max − Σ ℓ_min).
 """
@@ -82,7 +82,7 @@ def _members(key: Key, inputs: int, outputs: int, config: DynamicsConfig) -> MLP
     if config.init == "truncated":
         return stack(make(truncated), key, config.members)
     # STFL draws the (E, in, out) kernel at once, so that its fan-in counts the members: √E too
-    # small (ALGORITHMS.md §3.3). Kept for the preset that stands for that code.
+    # small (docs/algorithms/mbpo-stfl.md). Kept for the preset that stands for that code.
     kernels = make(lambda k, shape: lecun(k, (config.members, *shape)))(key)
     return jax.tree.map(
         lambda x: jnp.broadcast_to(x, (config.members, *x.shape)) if x.ndim == 1 else x, kernels

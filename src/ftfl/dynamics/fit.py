@@ -230,7 +230,7 @@ def _carry_head(ensemble: Ensemble, old: Scaler, new: Scaler) -> Ensemble:
 
     Exact for means: W′ = W c_old/c_new, b′ = (c_old b + m_old − m_new)/c_new. Log-variances shift
     by 2 ln(c_old/c_new) before the soft bound, which is exact away from the bounds
-    (ALGORITHMS.md §1.4). Dimensions constant before or now are left alone.
+    (docs/algorithms/ftfl.md). Dimensions constant before or now are left alone.
     """
     usable = (old.std > 0) & (new.std > 0)
     divisor = jnp.where(usable, new.std, 1.0)

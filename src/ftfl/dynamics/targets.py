@@ -1,6 +1,6 @@
 """What the model regresses (the target cell) and in which units: FTFL's two repairs.
 
-Target vector (ALGORITHMS.md §1.3): ``t = [next_obs − obs, r]`` (residual) or ``[next_obs, r]``
+Target vector (docs/algorithms/ftfl.md): ``t = [next_obs − obs, r]`` (residual) or ``[next_obs, r]``
 (direct). With scale ``unit`` each dimension is standardised by itself, z = (t − m)/c (Target Unit
 Normalization); with ``raw`` the network sees t. Every ε is relative, so that a change of units by
 a power of two changes no bit of z.
@@ -156,7 +156,7 @@ def floor_shift(statistics: Statistics, scaler: Scaler, config: DynamicsConfig) 
     """What is added to the lower log-variance bound of each output, 0 or less; shape (D,).
 
     The bound −10 is a std of 0.0067 in network units. For a slow channel under direct prediction
-    that can exceed the whole one-step change (ALGORITHMS.md §1.4). With ``logvar_floor='change'``
+    that can exceed the whole one-step change (docs/algorithms/ftfl.md). With ``logvar_floor='change'``
     the bound is measured against the change wherever that is smaller.
     """
     if config.logvar_floor == "target":

@@ -19,6 +19,11 @@ LOAD_ERRORS = (ImportError, AttributeError, OSError, RuntimeError)
 
 def cannot_load(package: str, error: Exception) -> FtflError:
     """Explain a simulator that does not import; most often MUJOCO_GL names what is not there."""
+    if isinstance(error, ModuleNotFoundError) and error.name == package:
+        # Plain pip leaves dm-control out on Python 3.13, where its labmaze cannot be installed.
+        return FtflError(
+            f"{package} is not installed: `pip install --no-deps 'dm-control>=1.0.50,<1.1'` adds it."
+        )
     backend = os.environ.get("MUJOCO_GL")
     advice = (
         f"MUJOCO_GL={backend} may name a backend this machine lacks: unset it to train without "

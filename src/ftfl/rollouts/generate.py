@@ -42,7 +42,7 @@ class _Branch(NamedTuple):
 
 
 def length_at(env_steps: Int[Array, ""], config: Config) -> Int[Array, ""]:
-    """Branch length of the schedule at this step (ALGORITHMS.md: "[e0,e1,l0,l1]", truncated)."""
+    """Branch length of the schedule at this step ("[e0,e1,l0,l1]" of MBPO, truncated)."""
     assert config.rollouts is not None
     first, last, before, after = config.rollouts.length
     share = (env_steps - first).astype(jnp.float32) / float(last - first)

@@ -24,11 +24,12 @@ def load_logged(path: Path, spec: EnvSpec) -> Transition:
     """
     shapes = ", ".join(f"{k} {v}" for k, v in FIELDS.items())
     try:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.ndarray):
-            raise ValueError("it holds one array without a name")
-        with file:
-            arrays = {name: file[name] for name in FIELDS if name in file.files}
+        # Opened here, because NumPy forgets to close a damaged archive.
+        with open(path, "rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise ValueError("it holds one array without a name")
+            arrays = {name: archive[name] for name in FIELDS if name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = why(error) if isinstance(error, OSError) else error
         raise FtflError(

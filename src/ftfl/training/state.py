@@ -1,7 +1,7 @@
 """RunState: everything that a run is and that a checkpoint must hold, and the run's randomness.
 
 Keys: ``fold_in(fold_in(root, stream), counter)``. Every consumer has its own stream, so adding
-one, evaluating more often or measuring changes nobody else's randomness (DESIGN.md §6).
+one, evaluating more often or measuring changes nobody else's randomness (docs/architecture.md).
 """
 
 from __future__ import annotations

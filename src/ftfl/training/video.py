@@ -76,7 +76,8 @@ def record(film: Film) -> dict[str, Any]:
         FtflError: no picture can be drawn here, or the file cannot be written.
     """
     backend = rendering.find()
-    env = dict(os.environ)
+    # Otherwise imageio forks to start FFmpeg, which can hang under JAX's threads.
+    env = {**os.environ, "IMAGEIO_FFMPEG_NO_PREVENT_SIGINT": "1"}
     if backend:
         env["MUJOCO_GL"] = backend
     elif "MUJOCO_GL" not in env:
@@ -92,15 +93,12 @@ def record(film: Film) -> dict[str, Any]:
         last = said[-1] if said else f"exit code {child.returncode}"
         raise FtflError(f"the process that draws the video failed: {last}.")
     if backend is None and "MUJOCO_GL" in said[-1]:
-        tried = "; ".join(f"{b or 'default'}: {rendering.failure(b)}" for b in _tried())
+        failures = ((b or "default", rendering.failure(b)) for b in rendering.candidates())
+        tried = "; ".join(f"{name}: {reason}" for name, reason in failures)
         raise FtflError(
             f"no video of {film.run_dir}: MuJoCo cannot draw here ({tried}); {rendering.ADVICE}."
         )
     raise FtflError(said[-1])
-
-
-def _tried() -> list[str]:
-    return rendering.candidates()
 
 
 class _Filmed:

@@ -1,7 +1,7 @@
 """Runs in processes: on CPU, one single-threaded process per seed, pinned to a core.
 
 XLA's CPU backend runs a member-batched matmul on one core only, so that processes side by side
-beat threads inside one (DESIGN.md §7). The parent never imports JAX; it writes the run
+beat threads inside one (docs/architecture.md). The parent never imports JAX; it writes the run
 directories, starts the children and watches their ``status.json``.
 """
 
