@@ -91,9 +91,7 @@ def measure(name: str, seed: int) -> dict[str, float | str | int]:
     mean, std = rewards(state)
     one_more = dataclasses.replace(config, max_updates=1, carry_head=False)
     step = jax.jit(lambda s, r, k: fitting.fit(s, r, split_seed, k, one_more)[0])
-    after = dataclasses.replace(
-        step(state, ring, jax.random.key(seed + 200)), elites=state.elites
-    )
+    after = dataclasses.replace(step(state, ring, jax.random.key(seed + 200)), elites=state.elites)
     jitter = np.sqrt(np.mean((rewards(after)[0] - mean) ** 2))
 
     def r2(error: np.ndarray) -> float:

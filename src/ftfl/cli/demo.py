@@ -199,10 +199,9 @@ def _door(dial: Mapping[str, Any]) -> str:
         " whatever the unit of a target. Where rewards are a thousandth of the other targets, one"
         " update moves a member's predicted reward by about half the spread of real rewards, so"
         " that the single members which synthetic rewards are drawn from explain little of it, and"
-        f" admit it: here synthetic rewards have a std of {fake:.1f}, real ones {real:.1f}. The R²"
-        " in the table is of the members' average and hides this. Lowering the log-variance floor,"
-        " a reward network of its own, or both did not repair it; drawing mean rewards helped in"
-        " part; standardised targets did."
+        f" admit it: here synthetic rewards have a std of {fake:.1f}, real ones {real:.1f}."
+        " Lowering the log-variance floor or giving the reward a network of its own did not repair it;"
+        " drawing mean rewards helped in part; standardised targets did."
     )
 
 
@@ -215,15 +214,17 @@ LIMITS = (
 
 def _span(outcome: Mapping[str, Any]) -> str:
     values = _values(outcome, "return")
-    return f"{min(values):.0f} to {max(values):.0f}, n = {len(values)}"
+    low, high = min(values), max(values)
+    span = f"{low:.0f}" if len(values) == 1 else f"{low:.0f} to {high:.0f}"
+    return f"{span}, n = {len(values)}"
 
 
 def go_on(folder: Path) -> list[str]:
     """Exact commands to continue from here."""
     base = f"ftfl train {TASK} --profile probe --steps {STEPS} --seeds 0 1 --reward-unit 2**-10"
     return [
-        f"{base} --algo mbpo --dynamics.reward-draw mean --name mbpo-mean  # shut the noise door",
-        f"{base} --algo mbpo --dynamics.logvar-min -25 --name mbpo-low-floor  # or lower the floor",
+        f"{base} --algo mbpo --dynamics.reward-draw mean --name mbpo-mean",
+        f"{base} --algo mbpo --dynamics.logvar-min -25 --name mbpo-low-floor",
         f"{base} --algo mbpo-unit   # the first repair alone",
         f"ftfl eval {folder / 'ftfl_dial' / 'seed_0'} --video pendulum.mp4",
         "ftfl train dmc/cartpole-swingup --algo ftfl --seeds 0 1 --steps 10000",

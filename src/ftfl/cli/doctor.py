@@ -32,7 +32,7 @@ what to do about it."""
 PACKAGES = ("jax", "jaxlib", "numpy", "equinox", "optax", "mujoco", "dm-control", "gymnasium")
 EXTRAS = {
     "tensorboard": ("tensorboardX",),
-    "video": ("imageio", "imageio_ffmpeg"),
+    "video": ("imageio_ffmpeg", "pygame"),
 }
 """Modules by the extra of ftfl that brings them."""
 PYTHONS = ((3, 11), (3, 13))

@@ -101,15 +101,20 @@ def holdout_report(
     mean = jnp.mean(elite, axis=0)
     size = batch.obs.shape[-1]
     next_obs = next_obs_of(config.target, batch.obs, mean[:, :size])
-    reward = (
-        reward_fn(batch.obs, batch.action, next_obs)
-        if config.reward_model == "given" and reward_fn is not None
-        else mean[:, -1]
-    )
     w = h.weight
+    if config.reward_model == "given" and reward_fn is not None:
+        average = reward_fn(batch.obs, batch.action, next_obs)
+        member = average[None]
+    else:
+        average, member = mean[:, -1], elite[..., -1]
     centre = jnp.sum(w * batch.reward)
     variance = jnp.sum(w * (batch.reward - centre) ** 2)
-    reward_error = jnp.sum(w * (reward - batch.reward) ** 2)
+
+    def r2(predicted: Float[Array, "M B"]) -> Float[Array, ""]:
+        error = (predicted - jnp.broadcast_to(batch.reward, predicted.shape)) ** 2
+        mse = jnp.mean(jnp.sum(error * jnp.broadcast_to(w, error.shape), axis=1))
+        return 1.0 - mse / jnp.where(variance > 0, variance, jnp.nan)
+
     rows = jnp.broadcast_to(w[:, None], batch.obs.shape)
     error = jnp.sum(rows * (next_obs - batch.next_obs) ** 2, axis=0)
     still = jnp.sum(rows * (batch.obs - batch.next_obs) ** 2, axis=0)
@@ -127,8 +132,9 @@ def holdout_report(
         "model/holdout_mse_raw": jnp.mean(scores["raw"][state.elites]),
         "model/holdout_mse_unit": jnp.mean(scores["unit"][state.elites]),
         "model/holdout_nll_nats": jnp.mean(scores["nll"][state.elites]),
-        "model/reward_r2": 1.0 - reward_error / jnp.where(variance > 0, variance, jnp.nan),
-        "model/reward_bias_reward": jnp.sum(w * (reward - batch.reward)),
+        "model/reward_r2": r2(member),
+        "model/reward_r2_averaged": r2(average[None]),
+        "model/reward_bias_reward": jnp.sum(w * (average - batch.reward)),
         "model/skill_over_persistence": jnp.nanmedian(skill),
         "model/predicted_std_unit": _weighted(spread, w[None, :, None]),
         "model/disagreement_unit": _weighted(

@@ -156,8 +156,8 @@ def floor_shift(statistics: Statistics, scaler: Scaler, config: DynamicsConfig) 
     """What is added to the lower log-variance bound of each output, 0 or less; shape (D,).
 
     The bound −10 is a std of 0.0067 in network units. For a slow channel under direct prediction
-    that can exceed the whole one-step change (docs/algorithms/ftfl.md). With ``logvar_floor='change'``
-    the bound is measured against the change wherever that is smaller.
+    that can exceed the whole one-step change (docs/algorithms/ftfl.md). With
+    ``logvar_floor='change'`` the bound is measured against the change wherever that is smaller.
     """
     if config.logvar_floor == "target":
         return jnp.zeros_like(scaler.std)

@@ -22,7 +22,8 @@ def cannot_load(package: str, error: Exception) -> FtflError:
     if isinstance(error, ModuleNotFoundError) and error.name == package:
         # Plain pip leaves dm-control out on Python 3.13, where its labmaze cannot be installed.
         return FtflError(
-            f"{package} is not installed: `pip install --no-deps 'dm-control>=1.0.50,<1.1'` adds it."
+            f"{package} is not installed: `pip install --no-deps 'dm-control>=1.0.50,<1.1'` adds"
+            " it."
         )
     backend = os.environ.get("MUJOCO_GL")
     advice = (

@@ -141,8 +141,14 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     (
         "model/reward_r2",
         "share",
-        "Share of holdout reward variance explained by the elite-mean prediction; 1 is perfect, 0 "
-        "is no better than the mean, negative is worse than the mean.",
+        "Share of held-out reward variance a single elite explains, mean over elites: what "
+        "synthetic rewards are drawn from; 1 is perfect, 0 no better than the mean reward, negative worse.",
+    ),
+    (
+        "model/reward_r2_averaged",
+        "share",
+        "The same of the elites' averaged prediction; far above model/reward_r2, the members err "
+        "each in their own way and averaging hides it from you, not from the rollouts.",
     ),
     (
         "model/reward_bias_reward",

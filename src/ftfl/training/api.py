@@ -92,13 +92,20 @@ def load(path: str | Path) -> Run:
     return Run(RunDir.open(Path(path)).path)
 
 
-def evaluate(run: Run | str | Path, episodes: int = 10, seed: int = 0) -> evaluation.Evaluation:
-    """Play whole episodes with a run's policy; returns are in the task's own unit of reward."""
+def evaluate(
+    run: Run | str | Path, episodes: int = 10, seed: int | None = None
+) -> evaluation.Evaluation:
+    """Play whole episodes with a run's policy; returns are in the task's own unit of reward.
+
+    Without a ``seed`` the starts are those of the run's own evaluations, as in ``ftfl eval``.
+    """
     run = run if isinstance(run, Run) else load(run)
     task = run.config.task
     env = make_env(task.name, action_repeat=task.action_repeat)
     try:
-        return evaluation.evaluate(env, run.policy, seed, episodes)
+        return evaluation.evaluate(
+            env, run.policy, run.config.seed if seed is None else seed, episodes
+        )
     finally:
         env.close()
 

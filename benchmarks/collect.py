@@ -1,6 +1,9 @@
-"""Collect finished and unfinished runs into small raw files, and write README.md from them.
+"""Collect a benchmark's runs into small raw files, and write its README.md from them.
 
-Usage: python benchmarks/core/collect.py [FOLDER]    (default: only rewrite README.md)
+Usage: python benchmarks/collect.py BENCHMARK [FOLDER]
+
+BENCHMARK is a folder beside this file with an INTRODUCTION.md; FOLDER holds the runs its run.sh
+made (left out: only rewrite README.md). Unfinished and failed runs are collected as such.
 """
 
 from __future__ import annotations
@@ -18,16 +21,19 @@ from ftfl.store.metrics import read_metrics, series
 from ftfl.store.rundir import RunDir
 
 HERE = Path(__file__).parent
-CURVES = HERE / "results" / "curves.csv"
-RUNS = HERE / "results" / "runs.json"
-ANCHORS = HERE.parents[1] / "docs" / "anchors" / "results.csv"
+ANCHORS = HERE.parent / "docs" / "anchors" / "results.csv"
 FINAL = ("model/reward_r2", "model/skill_over_persistence", "model/updates_count",
          "rollout/synthetic_reward_mean_reward", "rollout/real_reward_mean_reward",
          "rollout/terminated_share", "termination/mismatch_count",
          "agent/updates_count")  # fmt: skip
 
+TABLE_HEAD = (
+    "| algorithm | n | steps | return of each seed (last 3 evaluations) | mean [95 % t interval] |"
+    " reward R² | seconds a run |\n|---|---|---|---|---|---|---|"
+)
 
-def collect(folder: Path) -> None:
+
+def collect(benchmark: Path, folder: Path) -> None:
     """Copy evaluations, final metrics, configuration and provenance of every run below."""
     curves, runs = [], []
     for config_path in sorted(folder.glob("*/*/seed_*/config.json")):
@@ -36,7 +42,9 @@ def collect(folder: Path) -> None:
         records = read_metrics(run.metrics_path) if run.metrics_path.exists() else []
         name = run.path.parent.name
         task, seed = config["task"]["name"], config["seed"]
-        columns = [series(records, f"eval/return_{k}_reward") for k in ("mean", "std", "min", "max")]
+        columns = [
+            series(records, f"eval/return_{k}_reward") for k in ("mean", "std", "min", "max")
+        ]
         for i, step in enumerate(columns[0][0]):
             curves.append([task, name, seed, int(step), *(f"{c[1][i]:.6g}" for c in columns)])
         last = {m: series(records, m)[1] for m in FINAL}
@@ -47,13 +55,14 @@ def collect(folder: Path) -> None:
             "final": {k: float(v[-1]) for k, v in last.items() if len(v)},
             "config": config, "provenance": _public(run.provenance()),
         })  # fmt: skip
-    CURVES.parent.mkdir(exist_ok=True)
-    with open(CURVES, "w", newline="") as file:
+    results = benchmark / "results"
+    results.mkdir(exist_ok=True)
+    with open(results / "curves.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["task", "name", "seed", "env_steps", "return_mean", "return_std",
                          "return_min", "return_max"])  # fmt: skip
         writer.writerows(curves)
-    RUNS.write_text(json.dumps(runs, indent=1) + "\n")
+    (results / "runs.json").write_text(json.dumps(runs, indent=1) + "\n")
 
 
 def _public(provenance: dict) -> dict:
@@ -62,17 +71,16 @@ def _public(provenance: dict) -> dict:
     return {k: v for k, v in provenance.items() if k in keep}
 
 
-def tables() -> str:
+def tables(benchmark: Path) -> str:
     """Markdown tables, one a task: every seed, mean and interval at the last evaluation."""
-    runs = json.loads(RUNS.read_text())
-    with open(CURVES) as file:
+    runs = json.loads((benchmark / "results" / "runs.json").read_text())
+    with open(benchmark / "results" / "curves.csv") as file:
         rows = list(csv.DictReader(file))
     text = []
     tasks = list(dict.fromkeys(r["task"] for r in runs))
     for task in tasks:
         text.append(f"\n## {task}\n")
-        text.append("| algorithm | n | steps | return of each seed (last 3 evaluations) | mean [95 %"
-                    " t interval] | reward R² | seconds a run |\n|---|---|---|---|---|---|---|")  # fmt: skip
+        text.append(TABLE_HEAD)
         for name in dict.fromkeys(r["name"] for r in runs if r["task"] == task):
             text.append(_row(task, name, runs, rows))
     return "\n".join(text)
@@ -84,7 +92,9 @@ def _row(task: str, name: str, runs: list[dict], rows: list[dict]) -> str:
     for row in rows:
         if (row["task"], row["name"]) == (task, name):
             curves[int(row["seed"])].append(float(row["return_mean"]))
-    finals = {r["seed"]: float(np.mean(curves[r["seed"]][-3:])) for r in mine if r["state"] == "done"}
+    finals = {
+        r["seed"]: float(np.mean(curves[r["seed"]][-3:])) for r in mine if r["state"] == "done"
+    }
     unfinished = [f"seed {r['seed']}: {r['state']} at {r['env_steps']}" for r in mine
                   if r["state"] != "done"]  # fmt: skip
     summary = summarise(finals.values())
@@ -105,7 +115,8 @@ def anchors() -> str:
     with open(ANCHORS) as file:
         rows = [r for r in csv.DictReader(file) if r["task"] in ("cheetah-run", "walker-run")]
     text = ["\n## Published SAC beside dmc/cheetah-run and dmc/walker-run\n",
-            "| source | algorithm | task | frames | return | spread | seeds |", "|---|---|---|---|---|---|---|"]  # fmt: skip
+            "| source | algorithm | task | frames | return | spread | seeds |",
+            "|---|---|---|---|---|---|---|"]  # fmt: skip
     for r in rows:
         if r["algorithm"].startswith("SAC") and 90_000 <= int(r["env_steps"]) <= 110_000:
             text.append(f"| {r['source']} | {r['algorithm']} | {r['task']} | {r['env_steps']} |"
@@ -113,8 +124,16 @@ def anchors() -> str:
     return "\n".join(text)
 
 
+def main(arguments: list[str]) -> None:
+    """Collect where a folder is given, then write the page."""
+    benchmark = HERE / arguments[0]
+    if len(arguments) > 1:
+        collect(benchmark, Path(arguments[1]))
+    text = (benchmark / "INTRODUCTION.md").read_text() + tables(benchmark) + "\n"
+    if benchmark.name == "core":
+        text += anchors() + "\n"
+    (benchmark / "README.md").write_text(text)
+
+
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        collect(Path(sys.argv[1]))
-    text = (HERE / "INTRODUCTION.md").read_text() + tables() + "\n" + anchors() + "\n"
-    (HERE / "README.md").write_text(text)
+    main(sys.argv[1:])
