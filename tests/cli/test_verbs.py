@@ -326,6 +326,8 @@ def cartpole(tmp_path_factory):
     return Path(content["runs"][0]["path"])
 
 
+# imageio's reader leaves the pipes of its FFmpeg to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.slow
 def test_a_video_shows_the_first_episode(cartpole, tmp_path, monkeypatch):
     monkeypatch.delenv("MUJOCO_GL")

@@ -200,8 +200,8 @@ def _door(dial: Mapping[str, Any]) -> str:
         " update moves a member's predicted reward by about half the spread of real rewards, so"
         " that the single members which synthetic rewards are drawn from explain little of it, and"
         f" admit it: here synthetic rewards have a std of {fake:.1f}, real ones {real:.1f}."
-        " Lowering the log-variance floor or giving the reward a network of its own did not repair it;"
-        " drawing mean rewards helped in part; standardised targets did."
+        " Lowering the log-variance floor or giving the reward a network of its own did not repair"
+        " it; drawing mean rewards helped in part; standardised targets did."
     )
 
 

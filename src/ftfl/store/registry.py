@@ -142,7 +142,8 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "model/reward_r2",
         "share",
         "Share of held-out reward variance a single elite explains, mean over elites: what "
-        "synthetic rewards are drawn from; 1 is perfect, 0 no better than the mean reward, negative worse.",
+        "synthetic rewards are drawn from; 1 is perfect, 0 no better than the mean reward, "
+        "negative worse.",
     ),
     (
         "model/reward_r2_averaged",
