@@ -48,7 +48,7 @@ def main(out: str = "runs/own_env", steps: int = 1_500) -> ftfl.Run:
     """Train FTFL for a minute and look at what came out."""
     run = ftfl.train(make_env, "ftfl", profile="probe", steps=steps, out=out)
     steps_seen, returns = run.series("eval/return_mean_reward")
-    print("evaluations:", dict(zip(steps_seen, returns.round(1), strict=True)))
+    print("evaluations:", list(zip(steps_seen.tolist(), returns.round(1).tolist(), strict=True)))
     print("action at (1, 0):", run.policy(np.array([1.0, 0.0], np.float32)))
     return run
 
