@@ -18,6 +18,15 @@ ARRAY_ROOMS = ("termination", "nets", "sac", "replay", "dynamics", "rollouts", "
 install_import_hook([f"ftfl.{room}" for room in ARRAY_ROOMS], "beartype.beartype")
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture(scope="module")
+def quick_compiles():
+    """Compile fast rather than well, for tests whose time is compilation and not arithmetic."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

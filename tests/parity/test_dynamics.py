@@ -20,6 +20,7 @@ from ftfl.replay import Split
 from ftfl.rollouts.generate import kept_rows, length_at
 from helpers import filled, tiny, to64, transitions
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 OBS, ACT, MEMBERS, ROWS = 3, 1, 3, 6
 CELLS = [("residual", "raw"), ("residual", "unit"), ("direct", "raw"), ("direct", "unit")]
 SMALL = {

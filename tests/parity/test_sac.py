@@ -15,6 +15,7 @@ from ftfl.nets import TanhNormal
 from ftfl.types import Transition
 from helpers import to64, transitions
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 OBS, ACT, ROWS = 3, 2, 9
 CONFIGS = {
     "stfl": SacConfig(hidden=(5, 4), target_update_rate=0.1),

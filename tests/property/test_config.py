@@ -15,6 +15,7 @@ from ftfl.errors import FtflError
 from ftfl.training import state as run_state
 from helpers import spec
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 many = settings(max_examples=150, deadline=None)
 ALGOS = st.sampled_from(sorted(presets.PRESETS))
 PROFILES = st.sampled_from(sorted(presets.PROFILES))

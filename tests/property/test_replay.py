@@ -17,6 +17,7 @@ from ftfl.rollouts.generate import kept_rows, mixed_batch
 from ftfl.types import Transition
 from helpers import tiny
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 few = settings(max_examples=25, deadline=None)
 insert = jax.jit(rings.insert)
 
@@ -160,7 +161,7 @@ def test_mix_is_a_bijection_on_a_sample():
     assert len(np.unique(np.asarray(rings.mix(jnp.asarray(x))))) == len(x)
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(size=st.integers(1, 40), share=st.floats(0, 1), seed=st.integers(0, 99))
 @example(256, 0.05, 0)  # 13 real, 243 synthetic (STFL)
 @example(256, 12 / 256, 0)  # 12 real, 244 synthetic (MBPO 2019)

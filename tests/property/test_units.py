@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -9,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 from ftfl.dynamics.ensemble import bound, unbound
 from ftfl.dynamics.targets import Scaler
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 few = settings(max_examples=60, deadline=None)
 
 

@@ -27,6 +27,7 @@ from ftfl.training.learn import make_learner
 from ftfl.types import Transition
 from helpers import equal_bits, filled, spec, tiny, transitions
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 OBS, ACT = 3, 2
 NET = {"hidden": (16, 16), "weight_decay": (2.5e-5, 5e-5, 1e-4), "batch_size": 32}
 
