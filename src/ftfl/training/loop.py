@@ -171,7 +171,8 @@ class Loop:
         ended = result.terminated or result.truncated
         if progress.env_steps >= config.warmup_steps:
             progress.owed.append(self._refit_due())
-        if ended or not config.update_between_episodes:
+        last = progress.env_steps == config.steps
+        if ended or last or not config.update_between_episodes:
             self._learn_owed()
         self._status("warming up" if warming else "training", lazily=True)
         return self._new_episode() if ended else result.obs

@@ -1,0 +1,163 @@
+"""The loop: what it learns when, what it leaves on disk, and what must not change what it learns."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from ftfl import config as cfg
+from ftfl import presets
+from ftfl.envs.make import make_env
+from ftfl.errors import FtflError
+from ftfl.store.checkpoint import latest_valid
+from ftfl.store.metrics import read_metrics, series
+from ftfl.store.rundir import RunDir
+from ftfl.training import state as run_state
+from ftfl.training.loop import Loop
+from helpers import equal_bits, tiny
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+TASK = "envs_for_tests:make_lqr"
+
+
+def train(path, algo="sac", env=None, **changes):
+    config = tiny(algo, TASK, **changes)
+    run_dir = RunDir.create(path, cfg.to_dict(config), {})
+    loop = Loop(config, env or make_env(TASK), make_env(TASK), run_dir)
+    loop.run()
+    return loop
+
+
+@pytest.mark.parametrize("algo", list(presets.PRESETS))
+def test_every_preset_trains_fifty_steps(algo, tmp_path):
+    changes = {"steps": 90}
+    if algo == "mbpo-2019":
+        changes |= {"rollouts__every": 20, "dynamics__check_every": 0}
+    loop = train(tmp_path / "run", algo, **changes)
+    records = read_metrics(loop.run_dir.metrics_path)
+    assert series(records, "agent/updates_count")[1][-1] == 51 * loop.config.sac.updates_per_step
+    assert series(records, "eval/return_mean_reward")[0].tolist() == [90]
+    if loop.config.dynamics is not None:
+        assert series(records, "rollout/rows_count")[1][-1] > 0
+        assert series(records, "model/updates_count")[1][-1] > 0
+        assert series(records, "rollout/nonfinite_rows_count")[1].sum() == 0
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(loop.state.agent))
+    assert loop.run_dir.read_status()["state"] == "done"
+
+
+@pytest.mark.parametrize("algo", ["sac", "ftfl"])
+def test_a_checkpoint_holds_the_whole_state(algo, tmp_path):
+    loop = train(tmp_path / "run", algo)
+    checkpoint, damage = latest_valid(loop.run_dir.checkpoints_path)
+    assert (checkpoint.step, damage) == (100, [])
+    template = run_state.init(loop.config, loop.env.spec)
+    assert not equal_bits(template, loop.state)
+    restored = run_state.from_components(template, checkpoint.components)
+    assert equal_bits(restored, loop.state)
+    assert checkpoint.meta["env_steps"] == 100
+    assert checkpoint.meta["rewards"][0] == 100
+    # 100 steps of 20-step episodes: the newest has just begun.
+    assert checkpoint.components["episode"]["actions"].shape == (0, 1)
+
+
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
+    loop = train(tmp_path / "run")
+    checkpoint, _ = latest_valid(loop.run_dir.checkpoints_path)
+    other = run_state.init(tiny("sac", TASK, sac__hidden=(8, 8)), loop.env.spec)
+    with pytest.raises(FtflError, match="configuration says"):
+        run_state.from_components(other, checkpoint.components)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path):
+    first, again = (train(tmp_path / name, "ftfl") for name in "ab")
+    assert equal_bits(first.state, again.state)
+    other = train(tmp_path / "c", "ftfl", seed=1)
+    assert not np.array_equal(first.state.real.rows.obs, other.state.real.rows.obs)
+
+
+def test_evaluating_more_often_changes_nothing_learned(tmp_path):
+    seldom, often = train(tmp_path / "a"), train(tmp_path / "b", eval_every=10, log_every=7)
+    assert equal_bits(seldom.state, often.state)
+    evaluations = series(read_metrics(often.run_dir.metrics_path), "eval/return_mean_reward")[0]
+    assert evaluations.tolist() == list(range(10, 101, 10))
+
+
+class Watched:
+    """An environment that notes how many updates the agent had made at each step."""
+
+    def __init__(self):
+        self.inner, self.spec, self.seen, self.episodes = make_env(TASK), None, [], []
+        self.spec = self.inner.spec
+
+    def reset(self, seed):
+        self.episodes.append([])
+        return self.inner.reset(seed)
+
+    def step(self, action):
+        self.episodes[-1].append(int(self.loop.state.agent.updates))
+        return self.inner.step(action)
+
+    def render(self):
+        return self.inner.render()
+
+    def close(self):
+        self.inner.close()
+
+
+def test_learning_between_episodes_only_and_as_much(tmp_path):
+    env = Watched()
+    config = tiny("ftfl", TASK, update_between_episodes=True, steps=110)
+    run_dir = RunDir.create(tmp_path / "run", cfg.to_dict(config), {})
+    env.loop = loop = Loop(config, env, make_env(TASK), run_dir)
+    loop.run()
+    assert all(len(set(seen)) <= 1 for seen in env.episodes), "it learned within an episode"
+    # Steps 40 to 110, those of the unfinished last episode included.
+    assert int(loop.state.agent.updates) == 71 * config.sac.updates_per_step
+    assert int(loop.state.dynamics.refits) == 4
+
+
+def test_logged_transitions_come_first(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = 1_500
+    logged = {
+        "obs": rng.normal(size=(rows, 1)),
+        "action": rng.uniform(-1, 1, (rows, 1)),
+        "reward": rng.normal(size=rows),
+        "next_obs": rng.normal(size=(rows, 1)),
+        "terminated": np.zeros(rows, bool),
+    }
+    np.savez(tmp_path / "log.npz", **logged)
+    loop = train(
+        tmp_path / "run", "ftfl", init_replay=str(tmp_path / "log.npz"), warmup_steps=0, steps=30
+    )
+    ring = loop.state.real
+    assert (int(ring.size), int(loop.state.env_steps)) == (rows + 30, 30)
+    np.testing.assert_array_equal(ring.rows.obs[:rows], logged["obs"].astype(np.float32))
+    np.testing.assert_array_equal(ring.rows.reward[:rows], logged["reward"].astype(np.float32))
+    assert loop.progress.rewards.count == rows + 30
+    assert int(loop.state.agent.updates) == 30 * loop.config.sac.updates_per_step
+
+
+def test_returns_are_in_the_tasks_own_unit(tmp_path):
+    def run(name, unit):
+        config = dataclasses.replace(tiny("sac", TASK))
+        config = cfg.replace(config, {"task.reward_unit": unit})
+        run_dir = RunDir.create(tmp_path / name, cfg.to_dict(config), {})
+        envs = [make_env(TASK, reward_unit=unit) for _ in range(2)]
+        Loop(config, *envs, run_dir).run()
+        return read_metrics(run_dir.metrics_path)
+
+    plain, dialled = run("a", 1.0), run("b", 2.0**-10)
+    drop = ("seconds", "time/")
+    for x, y in zip(plain, dialled, strict=True):
+        assert {k: v for k, v in x.items() if not k.startswith(drop)} == {
+            k: v for k, v in y.items() if not k.startswith(drop)
+        }
+
+
+def test_resets_happen_when_due(tmp_path):
+    loop = train(tmp_path / "run", sac__reset_every_updates=50)
+    # 61 learn steps of 2 updates: 122 updates cross 50 and 100.
+    assert int(loop.state.resets) == 2
+    assert int(loop.state.agent.updates) == 122
