@@ -91,7 +91,7 @@ def measure(name: str, seed: int) -> dict[str, float | str | int]:
         return np.asarray(out.mean[s.elites, :, -1]), np.asarray(out.std[s.elites, :, -1])
 
     mean, std = rewards(state)
-    one_more = dataclasses.replace(config, max_updates=1, carry_head=False)
+    one_more = dataclasses.replace(config, max_updates=1, carry_statistics=False)
     step = jax.jit(lambda s, r, k: fitting.fit(s, r, split_seed, k, one_more)[0])
     after = dataclasses.replace(step(state, ring, jax.random.key(seed + 200)), elites=state.elites)
     jitter = np.sqrt(np.mean((rewards(after)[0] - mean) ** 2))

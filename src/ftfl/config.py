@@ -191,8 +191,8 @@ class DynamicsConfig:
     """A dimension whose std is below this share of its root mean square counts as constant."""
     scale_epsilon: float = 0.0
     """Added to every std (STFL: 1e-6). Not zero breaks unit invariance."""
-    carry_head: bool = True
-    """When target statistics move, rewrite the output layer so that predictions do not."""
+    carry_statistics: bool = True
+    """When statistics move at a refit, rewrite first and last layers so that predictions do not."""
 
     def __post_init__(self) -> None:
         p = "dynamics."

@@ -90,7 +90,7 @@ PRESETS: dict[str, Preset] = {
         "arXiv 2412.14312, CLeARoboticsLab/STFL at 244c775",
         {"dynamics.member_data": "shared", "dynamics.init": "stacked",
          "dynamics.holdout": "redrawn", "dynamics.scale_epsilon": 1e-6,
-         "dynamics.carry_head": False, "dynamics.holdout_rows": 50_000, "eval_every": 5_000,
+         "dynamics.carry_statistics": False, "dynamics.holdout_rows": 50_000, "eval_every": 5_000,
          "eval_episodes": 10},
         own_compute=True,
     ),
@@ -103,7 +103,7 @@ PRESETS: dict[str, Preset] = {
          "dynamics.check_every": 0, "dynamics.max_updates": 1_000_000,
          # "More than 5 epochs without improvement" is the sixth.
          "dynamics.patience": 6, "sac.target_entropy_per_action": -1.0,
-         "dynamics.carry_head": False,
+         "dynamics.carry_statistics": False,
          "rollouts.every": 250, "rollouts.retention_steps": 1_000,
          "rollouts.real_ratio": 12 / 256,
          "warmup_steps": 5_000, "sac.log_std_map": "clip", "sac.log_std_min": -20.0,

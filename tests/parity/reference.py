@@ -1,6 +1,6 @@
 """The equations of SAC and of the dynamics ensemble in float64 NumPy, for one small case at a time.
 
-Written from the papers' equations (ALGORITHMS.md §1, §3, §4.1) and not from the package, with no
+Written from the papers' equations (docs/algorithms) and not from the package, with no
 JAX in it. Functions accept complex input, so that gradients come from the complex step
 f(x + ih)/h, which has no cancellation error and no formula of its own to get wrong.
 

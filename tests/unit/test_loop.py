@@ -1,4 +1,4 @@
-"""The loop: what it learns when, what it leaves on disk, and what must not change what it learns."""
+"""The loop: what it learns when, what it leaves behind, and what must not change learning."""
 
 import dataclasses
 

@@ -1,6 +1,6 @@
 """One test per known mistake of this family of algorithms that could be ours.
 
-Numbers are those of ALGORITHMS.md: §18 (index), §3.6 (STFL), §4.4 (two bugs of a port), §1.4.
+Numbers (§18 and so on) are those of the survey of reference codes this project started from.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from ftfl.config import DynamicsConfig
 from ftfl.dynamics import ensemble as ens
 from ftfl.dynamics import fit as fitting
 from ftfl.dynamics import predict as dyn
+from ftfl.dynamics.carry import carry
 from ftfl.dynamics.targets import Scaler, Statistics, floor_shift, measure, training_scaler
 from ftfl.replay import Split
 from ftfl.rollouts import screens
@@ -225,40 +226,77 @@ def test_the_floor_of_a_slow_channel_is_counted_and_can_be_lowered():
     np.testing.assert_allclose(stds["change"][-1], stds["target"][-1], rtol=1e-6)  # reward's own
 
 
-def moved(statistics, factor, offset):
+def moved(statistics):
+    """All statistics moved, inputs and targets together, as a refit moves them."""
+    factor, offset = jnp.array([0.5, 3.0, 1.0, 1.7]), jnp.array([1.0, -2.0, 0.0, 0.3])
     target = Scaler(statistics.target.mean + offset, statistics.target.std * factor)
-    return Statistics(statistics.input, target, statistics.change, statistics.rows)
+    stretch = jnp.array([0.5, 3.0, 1.0, 0.8, 1.2])
+    shift = jnp.array([1.0, -2.0, 0.0, 0.1, 0.0])
+    inputs = Scaler(statistics.input.mean + shift, statistics.input.std * stretch)
+    return Statistics(inputs, target, statistics.change, statistics.rows)
 
 
-def test_carry_head_keeps_predictions_when_statistics_move():
-    """§1.4: every refit re-labels all targets; the output layer is rewritten to match."""
+@pytest.mark.parametrize("scale", ["raw", "unit"])
+@pytest.mark.parametrize("reward_model", ["joint", "separate"])
+def test_predictions_survive_moving_statistics(scale, reward_model):
+    """§1.4: every refit re-labels inputs and targets; first and last layer are rewritten to match.
+
+    Carrying the targets alone made FTFL's model worse at every refit than carrying nothing.
+    """
     rows = transitions(300)
-    config = config_of(target="direct", scale="unit", members=3, elites=2, logvar_min=-30.0,
-                       logvar_max=20.0)  # fmt: skip
+    config = config_of(target="direct", scale=scale, members=3, elites=2, logvar_min=-30.0,
+                       logvar_max=20.0, reward_model=reward_model)  # fmt: skip
     fitted, _ = fit(config, rows)
     old = fitted.statistics
-    new = moved(old, jnp.array([0.5, 3.0, 1.0, 1.7]), jnp.array([1.0, -2.0, 0.0, 0.3]))
-    carried = fitting._carry_head(fitted.ensemble, old.target, new.target)
+    new = moved(old)
+    carried = carry(fitted.ensemble, old, new, config)
     args = (jnp.asarray(rows.obs), jnp.asarray(rows.action), config)
     before = dyn.predict(fitted, *args)
     after = dyn.predict(dataclasses.replace(fitted, ensemble=carried, statistics=new), *args)
     forgot = dyn.predict(dataclasses.replace(fitted, statistics=new), *args)
-    np.testing.assert_allclose(after.mean, before.mean, atol=2e-5, rtol=1e-5)
+    np.testing.assert_allclose(after.mean, before.mean, atol=5e-5, rtol=1e-4)
     # Exact away from the bounds, which lie far off here.
     np.testing.assert_allclose(after.std, before.std, rtol=1e-3)
     assert np.abs(forgot.mean - before.mean).max() > 0.5
 
 
-def test_carry_head_leaves_dimensions_alone_that_were_or_became_constant():
+def test_carrying_leaves_targets_alone_that_were_or_became_constant():
     config = config_of(target="direct", scale="unit", members=2, elites=1)
     net = ens.init(jax.random.key(0), OBS, ACT, config, False)
+    inputs = Scaler.identity(OBS + ACT)
     old = Scaler(jnp.zeros(4), jnp.array([1.0, 0.0, 2.0, 1.0]))
     new = Scaler(jnp.zeros(4), jnp.array([1.0, 5.0, 0.0, 2.0]))
-    carried = fitting._carry_head(net, old, new)
+    none = jnp.zeros(4), jnp.float32(0)
+    carried = carry(net, Statistics(inputs, old, *none), Statistics(inputs, new, *none), config)
     a, b = net.trunks[0].layers[-1].weight, carried.trunks[0].layers[-1].weight
     np.testing.assert_array_equal(a[..., 1:3], b[..., 1:3])
     np.testing.assert_allclose(b[..., 3], a[..., 3] / 2)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(carried))
+
+
+def test_carrying_an_input_that_was_or_became_constant_changes_no_prediction():
+    config = config_of(target="residual", scale="raw", members=2, elites=1)
+    fitted, _ = fit(config, transitions(300))
+    rows = transitions(50, seed=1)
+    target = fitted.statistics.target
+
+    def predictions(state, inputs, obs):
+        state = dataclasses.replace(
+            state, statistics=dataclasses.replace(state.statistics, input=inputs)
+        )
+        return dyn.predict(state, jnp.asarray(obs), jnp.asarray(rows.action), config).mean
+
+    varied = fitted.statistics.input
+    # Input 1 stands still at 0.7 from now on, or did until now.
+    still = Scaler(varied.mean.at[1].set(0.7), varied.std.at[1].set(0.0))
+    obs = np.array(rows.obs)
+    obs[:, 1] = 0.7
+    for old, new in ((varied, still), (still, varied)):
+        a, b = (Statistics(x, target, jnp.ones(4), jnp.float32(1)) for x in (old, new))
+        after = dataclasses.replace(fitted, ensemble=carry(fitted.ensemble, a, b, config))
+        np.testing.assert_allclose(
+            predictions(after, new, obs), predictions(fitted, old, obs), rtol=1e-4, atol=1e-4
+        )
 
 
 # --- rollouts (§18.10, §18.12, §18.17, §3.6 #8, #9) ----------------------------------------------

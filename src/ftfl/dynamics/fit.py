@@ -18,6 +18,8 @@ from jaxtyping import Array, Bool, Float, Int, UInt
 
 from ftfl.config import DynamicsConfig
 from ftfl.dynamics import ensemble as ens
+from ftfl.dynamics.carry import carry
+from ftfl.dynamics.elites import choose_elites
 from ftfl.dynamics.ensemble import Ensemble
 from ftfl.dynamics.holdout import holdout_report, holdout_score
 from ftfl.dynamics.predict import DynamicsState
@@ -83,8 +85,8 @@ def fit(
 
     first = split_at(jnp.int32(0))
     statistics = measure(replay, first, config)
-    if config.carry_head and config.scale == "unit":
-        moved = _carry_head(state.ensemble, state.statistics.target, statistics.target)
+    if config.carry_statistics:
+        moved = carry(state.ensemble, state.statistics, statistics, config)
         known = state.refits > 0
         ensemble = jax.tree.map(lambda a, b: jnp.where(known, a, b), moved, state.ensemble)
     else:
@@ -102,8 +104,8 @@ def fit(
         unit = units(split)
         count = jnp.minimum(check_every, config.max_updates - p.updates)
 
-        def one(i: Array, carry: tuple) -> tuple:
-            net, optimiser, _ = carry
+        def one(i: Array, so_far: tuple) -> tuple:
+            net, optimiser, _ = so_far
             k = jax.random.fold_in(loop_key, p.updates + i)
             return _update(net, optimiser, replay, split, unit, member_seed, k, config)
 
@@ -144,13 +146,11 @@ def fit(
         trained, score = p.best, p.best_score
     else:
         trained, score = p.ensemble, p.score
-    # A member that diverged scores NaN; it must sort last, not first.
-    order = jnp.argsort(jnp.where(jnp.isnan(score), jnp.inf, score))
     fitted = DynamicsState(
         ensemble=trained,
         optimiser=p.optimiser,
         statistics=statistics,
-        elites=order[: config.elites].astype(jnp.int32),
+        elites=choose_elites(score, config.elites),
         updates=state.updates + p.updates,
         refits=state.refits + 1,
     )
@@ -208,8 +208,10 @@ def _update(
             return model, model
         size = batch.obs.shape[-1]
         obs_unit = Scaler(unit.input.mean[:size], unit.input.std[:size])
-        next_obs = obs_unit.to_unit(batch.next_obs[0])
-        return model + ens.termination_loss(n.termination, next_obs, batch.terminated[0]), model
+        # One classifier for all members: it trains on all their rows, so that rare ends are seen.
+        next_obs = obs_unit.to_unit(batch.next_obs).reshape(-1, size)
+        ends = batch.terminated.reshape(-1)
+        return model + ens.termination_loss(n.termination, next_obs, ends), model
 
     (_, value), grads = jax.value_and_grad(total, has_aux=True)(net)
     net, optimiser = Optimiser(config.learning_rate).step(net, grads, optimiser)
@@ -223,31 +225,3 @@ def _per_member(better: Bool[Array, "E"], new: Ensemble, old: Ensemble) -> Ensem
         return jnp.where(better.reshape(-1, *([1] * (a.ndim - 1))), a, b)
 
     return eqx.tree_at(lambda e: e.trunks, new, jax.tree.map(choose, new.trunks, old.trunks))
-
-
-def _carry_head(ensemble: Ensemble, old: Scaler, new: Scaler) -> Ensemble:
-    """Rewrite output layers so that predictions in physical units survive new statistics.
-
-    Exact for means: W′ = W c_old/c_new, b′ = (c_old b + m_old − m_new)/c_new. Log-variances shift
-    by 2 ln(c_old/c_new) before the soft bound, which is exact away from the bounds
-    (docs/algorithms/ftfl.md). Dimensions constant before or now are left alone.
-    """
-    usable = (old.std > 0) & (new.std > 0)
-    divisor = jnp.where(usable, new.std, 1.0)
-    ratio = jnp.where(usable, old.std / divisor, 1.0)
-    offset = jnp.where(usable, (old.mean - new.mean) / divisor, 0.0)
-    start = 0
-    trunks = []
-    for trunk in ensemble.trunks:
-        head = trunk.layers[-1]
-        size = head.bias.shape[-1] // 2
-        r, o = ratio[start : start + size], offset[start : start + size]
-        start += size
-        weight = head.weight.at[..., :size].multiply(r[None, None])
-        bias = head.bias.at[:, :size].multiply(r[None])
-        bias = bias.at[:, :size].add(o[None])
-        bias = bias.at[:, size:].add(2.0 * jnp.log(r)[None])
-        trunks.append(
-            eqx.tree_at(lambda t: (t.layers[-1].weight, t.layers[-1].bias), trunk, (weight, bias))
-        )
-    return eqx.tree_at(lambda e: e.trunks, ensemble, trunks)

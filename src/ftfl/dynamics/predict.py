@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
@@ -90,9 +89,3 @@ def learned_termination(state: DynamicsState, next_obs: Float[Array, "B O"]) -> 
     size = next_obs.shape[-1]
     units = Scaler(state.statistics.input.mean[:size], state.statistics.input.std[:size])
     return ens.termination_logit(net, units.to_unit(next_obs)) > 0
-
-
-def draw_elite(state: DynamicsState, key: Key, rows: int) -> Int[Array, "B"]:
-    """One elite per row, uniformly."""
-
-    return state.elites[jax.random.randint(key, (rows,), 0, state.elites.shape[0])]

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ftfl import sac
 from ftfl.config import Config
 from ftfl.dynamics import predict as dyn
+from ftfl.dynamics.elites import draw_elites
 from ftfl.dynamics.predict import DynamicsState
 from ftfl.nets import MLP
 from ftfl.replay import Replay, insert, newest, sample_slots, take
@@ -133,7 +134,7 @@ def _step(
     rows, size = b.obs.shape
     action, _ = sac.policy(actor, b.obs, config.sac).sample(act_key)
     members = dyn.predict(dynamics, b.obs, action, config.dynamics)
-    member = dyn.draw_elite(dynamics, elite_key, rows)
+    member = draw_elites(dynamics.elites, elite_key, rows)
     chosen = (member, jnp.arange(rows, dtype=jnp.int32))
     mean, std = members.mean[chosen], members.std[chosen]
     drawn = mean + std * jax.random.normal(noise_key, mean.shape)
