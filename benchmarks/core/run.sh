@@ -27,7 +27,7 @@ for part in $parts; do
       done ;;
     dmc)
       for task in dmc/cheetah-run dmc/walker-run; do
-        train "$task" --algo sac --steps 100000 --seeds 0 1 2 --sac.updates-per-step 1 \
+        train "$task" --algo sac --name sac --steps 100000 --seeds 0 1 2 --sac.updates-per-step 1 \
           --eval-every 5000 --eval-episodes 5 --checkpoint-every 100000 --log-every 1000
       done ;;
     *) echo "unknown part $part: pendulum inverted cartpole dmc" >&2; exit 2 ;;

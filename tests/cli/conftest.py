@@ -13,7 +13,16 @@ def training(tmp_path_factory):
     """What ``ftfl train --json`` answered for a run of 60 steps, two checkpoints kept."""
     out = tmp_path_factory.mktemp("runs")
     status, stdout, stderr = call(
-        "train", "gym/Pendulum-v1", "--algo", "ftfl", "--out", out, "--json", *TINY
+        "train",
+        "gym/Pendulum-v1",
+        "--algo",
+        "ftfl",
+        "--out",
+        out,
+        "--json",
+        "--name",
+        "ftfl",
+        *TINY,
     )
     logs = "".join(path.read_text() for path in out.rglob("stderr.txt"))
     assert status == 0, stderr + logs

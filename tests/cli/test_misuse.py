@@ -117,7 +117,9 @@ def test_a_run_directory_is_never_overwritten(trained):
     before = sorted(trained.rglob("*"))
     status, _, err = call("train", "gym/Pendulum-v1", "--algo", "ftfl", "--out", out)
     assert status == 2
-    assert re.fullmatch(r"ftfl: run directory .* already exists and is not empty.*--out\.\n", err)
+    assert re.fullmatch(
+        r"ftfl: run directory .* already exists: choose another --out or --name\.\n", err
+    )
     assert sorted(trained.rglob("*")) == before
 
 

@@ -231,8 +231,8 @@ def test_a_dry_run_says_the_plan_and_writes_nothing(tmp_path):
     argv = ["train", "gym/Pendulum-v1", "--seeds", 3, 4, "--out", out, "--dry-run", "--steps", 50]
     text = plain(*argv, "--sac.discount", "0.95")
     assert "you set: sac.discount=0.95, steps=50" in text
-    assert f"{out}/gym_Pendulum-v1/ftfl/seed_3" in text
-    assert f"{out}/gym_Pendulum-v1/ftfl/seed_4" in text
+    assert f"{out}/gym_Pendulum-v1/ftfl+discount=0.95/seed_3" in text
+    assert f"{out}/gym_Pendulum-v1/ftfl+discount=0.95/seed_4" in text
     assert not out.exists()
 
 

@@ -85,9 +85,9 @@ def run(argv: Sequence[str]) -> int:
     for paragraph in [*verdict(outcome), *LIMITS]:
         print(f"\n{paragraph}", file=out)
     report = folder / "report.html"
-    _report(report, groups, outcome, folder)
+    _report(report, groups, outcome, go_on(folder, args.seeds, args.steps))
     print(f"\nreport: {report}", file=out)
-    print("go on:\n  " + "\n  ".join(go_on(folder)), file=out)
+    print("go on:\n  " + "\n  ".join(go_on(folder, args.seeds, args.steps)), file=out)
     if args.json:
         print(json.dumps({"folder": str(folder), "report": str(report), "arms": outcome}))
     return 0 if all(s["state"] == "done" for s in statuses) else 1
@@ -193,6 +193,8 @@ def verdict(outcome: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _door(dial: Mapping[str, Any]) -> str:
+    if not _values(dial, "synthetic_std"):
+        return "No synthetic data was made: these runs end within the random warm-up."
     fake, real = (float(np.mean(_values(dial, n))) for n in ("synthetic_std", "real_std"))
     return (
         "Why (measured apart, benchmarks/unit_dial, n = 3): Adam's steps have an absolute size,"
@@ -219,14 +221,15 @@ def _span(outcome: Mapping[str, Any]) -> str:
     return f"{span}, n = {len(values)}"
 
 
-def go_on(folder: Path) -> list[str]:
+def go_on(folder: Path, seeds: Sequence[int], steps: int) -> list[str]:
     """Exact commands to continue from here."""
-    base = f"ftfl train {TASK} --profile probe --steps {STEPS} --seeds 0 1 --reward-unit 2**-14"
+    shown = " ".join(map(str, seeds))
+    base = f"ftfl train {TASK} --profile probe --steps {steps} --seeds {shown} --reward-unit 2**-14"
     return [
         f"{base} --algo mbpo --dynamics.reward-draw mean --name mbpo-mean",
         f"{base} --algo mbpo --dynamics.logvar-min -25 --name mbpo-low-floor",
         f"{base} --algo mbpo-unit   # the first repair alone",
-        f"ftfl eval {folder / 'ftfl_dial' / 'seed_0'} --video pendulum.mp4",
+        f"ftfl eval {folder / 'ftfl_dial' / f'seed_{seeds[0]}'} --video pendulum.mp4",
         "ftfl train dmc/cartpole-swingup --algo ftfl --seeds 0 1 --steps 10000",
         "ftfl train your_package.module:make_env --algo ftfl",
     ]
@@ -255,7 +258,7 @@ def _report(
     path: Path,
     groups: Mapping[str, Sequence[RunDir]],
     outcome: Mapping[str, Mapping[str, Any]],
-    folder: Path,
+    commands: Sequence[str],
 ) -> None:
     arms = load_arms(groups)
     write_report(
@@ -288,7 +291,7 @@ def _report(
                 ),
             ),
             Section("What differs between the arms", (DESCRIPTION,), (), (difference_table(arms),)),
-            Section("Go on from here", code=tuple(go_on(folder))),
+            Section("Go on from here", code=tuple(commands)),
         ],
         provenance(arms),
     )

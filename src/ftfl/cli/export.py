@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ftfl.cli.options import Parser
-from ftfl.cli.text import at_least, print_json, wrapped
+from ftfl.cli.options import Parser, at_least
+from ftfl.cli.text import print_json, wrapped
 from ftfl.errors import FtflError
 from ftfl.store.files import replace_json, why
 from ftfl.store.rundir import RunDir

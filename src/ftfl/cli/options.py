@@ -14,7 +14,7 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from ftfl import config as cfg
@@ -152,6 +152,26 @@ def whole_number(text: str) -> int:
     if not math.isfinite(value) or value != int(value):
         raise ValueError(text)
     return int(value)
+
+
+whole_number.__name__ = "whole number"  # argparse names the type in its message
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A parser of whole numbers that refuses smaller ones."""
+
+    def parse(text: str) -> int:
+        try:
+            value = whole_number(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} was given, but it must be a whole number of {least} or more"
+            )
+        return value
+
+    return parse
 
 
 def number(text: str) -> float:

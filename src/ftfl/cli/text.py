@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ftfl.cli.options import whole_number
 from ftfl.store.files import plain
 
 _NARROWEST, _WIDEST = 40, 120
-
-
-def at_least(least: int) -> Any:
-    """A parser of whole numbers that refuses smaller ones."""
-
-    def parse(text: str) -> int:
-        try:
-            value = whole_number(text)
-        except (ValueError, OverflowError):
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} was given, but it must be a whole number of {least} or more"
-            )
-        return value
-
-    return parse
 
 
 def print_json(content: Mapping[str, Any]) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
+import hashlib
 import json
+import re
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ftfl import presets
-from ftfl.cli.options import Parser, add_config_options, changes, whole_number
+from ftfl.cli.options import Parser, add_config_options, at_least, changes, whole_number
 from ftfl.config import Config
 from ftfl.errors import FtflError
 from ftfl.sinks.console import watch
 from ftfl.store.rundir import RunDir
 from ftfl.training import workers
+
+_LONGEST_NAME = 80
 
 DESCRIPTION = """Train an algorithm on a task.
 
@@ -44,11 +48,24 @@ def run(argv: Sequence[str]) -> int:
     ]
     if len(set(args.seeds)) < len(args.seeds):
         raise FtflError(f"--seeds {' '.join(map(str, args.seeds))} names a seed twice.")
-    _check_task(configs[0])
+    workers.check_task(configs[0])
     out = sys.stderr if args.json else sys.stdout
     print("\n".join(presets.explain(configs[0])), file=out)
-    label = args.name or args.algo
+    label = args.name or _variant(args.algo, asked)
+    if re.fullmatch(r"[\w.,+=-]+", label) is None or label.startswith("."):
+        raise FtflError(
+            f"--name was given as {label!r}, but must be letters, digits and .,+=-_ only."
+        )
+    if configs[0].steps <= configs[0].warmup_steps:
+        print(
+            f"note: {configs[0].steps} steps are all warm-up (warmup_steps ="
+            f" {configs[0].warmup_steps}): nothing will be learned.",
+            file=out,
+        )
     paths = [Path(args.out) / _folder(args.task) / label / f"seed_{c.seed}" for c in configs]
+    for path in paths:
+        if path.is_dir() and any(path.iterdir()):
+            raise FtflError(f"run directory {path} already exists: choose another --out or --name.")
     if args.dry_run:
         print("would write " + ", ".join(map(str, paths)), file=out)
         return 0
@@ -69,37 +86,48 @@ def train(
     pool = workers.Pool(jobs, tensorboard)
     for run_dir, config in zip(run_dirs, configs, strict=True):
         pool.submit(run_dir, config)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    # A closed terminal or a scheduler's SIGTERM must not leave children training on.
+    before = {s: signal.signal(s, interrupt) for s in (signal.SIGTERM, signal.SIGHUP)}
     try:
         return watch(run_dirs, pool.poll, out)
+    except KeyboardInterrupt:
+        places = ", ".join(str(run_dir.path) for run_dir in run_dirs)
+        print(f"stopped; what was written stays in {places}", file=sys.stderr)
+        raise
     finally:
         pool.stop()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _arguments(description: str, add_help: bool) -> Parser:
-    parser = Parser("train", description, add_help=add_help)
+    parser = Parser("train", description, add_help=add_help, usage="ftfl train TASK [options]")
     parser.add_argument("task", nargs="?", help="dmc/…, gym/… or package.module:make_env")
-    parser.add_argument("--algo", default="ftfl", help="preset: " + ", ".join(presets.PRESETS))
-    parser.add_argument("--profile", default="laptop", help=", ".join(presets.PROFILES))
+    parser.add_argument(
+        "--algo", default="ftfl", help=f"preset: {', '.join(presets.PRESETS)} [ftfl]"
+    )
+    parser.add_argument(
+        "--profile", default="laptop", help=f"compute: {', '.join(presets.PROFILES)} [laptop]"
+    )
     parser.add_argument(
         "--seeds", nargs="+", type=whole_number, default=[0], metavar="S",
         help="one run each [0]",
     )  # fmt: skip
     parser.add_argument("--out", default="runs", help="folder the runs go to [runs]")
     parser.add_argument("--name", help="folder name instead of the preset's, for variants")
-    parser.add_argument("--jobs", type=_jobs, metavar="N", help="processes at once [one per core]")
+    parser.add_argument(
+        "--jobs", type=at_least(1), metavar="N", help="processes at once [one per core]"
+    )
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard files")
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything, print the plan, train nothing"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout at the end")
     return parser
-
-
-def _jobs(text: str) -> int:
-    value = whole_number(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"--jobs was given as {text}, but must be 1 or more")
-    return value
 
 
 def _explain_missing_model(argv: Sequence[str], config: Config) -> None:
@@ -112,29 +140,18 @@ def _explain_missing_model(argv: Sequence[str], config: Config) -> None:
             )
 
 
-def _check_task(config: Config) -> None:
-    """Fail here, in one sentence, rather than in every child."""
-    from ftfl.envs.make import make_env, require_termination
-
-    env = make_env(
-        config.task.name,
-        action_repeat=config.task.action_repeat,
-        reward_unit=config.task.reward_unit,
-    )
-    try:
-        if config.dynamics is not None:
-            require_termination(env.spec)
-            if config.dynamics.reward_model == "given" and env.spec.reward_fn is None:
-                raise FtflError(
-                    f"--dynamics.reward-model given needs a reward_fn, and {env.spec.task} names"
-                    " none: use joint or separate, or give the environment a reward_fn."
-                )
-        if config.init_replay is not None:
-            from ftfl.training.logged import load_logged
-
-            load_logged(Path(config.init_replay), env.spec)
-    finally:
-        env.close()
+def _variant(algo: str, asked: Mapping[str, Any]) -> str:
+    """The preset's name and what was changed of it: variants never share a folder by accident."""
+    parts = [algo]
+    for name, value in asked.items():
+        if name.startswith(("sac.", "dynamics.", "rollouts.", "task.")):
+            shown = "x".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+            leaf = name.rpartition(".")[2]
+            parts.append(f"{leaf}={shown}".replace("/", "_").replace(":", "_"))
+    label = "+".join(parts)
+    if len(label) > _LONGEST_NAME:
+        return f"{algo}+{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+    return label
 
 
 def _folder(task: str) -> str:
@@ -149,8 +166,9 @@ def _finish(
             print(f"seed {status['seed']} failed: {status.get('message', '')}", file=sys.stderr)
     where = run_dirs[0].path.parent
     print(f"results: {where}", file=out)
-    first = run_dirs[0].path
-    print(f"next: ftfl eval {first} --video walk.mp4   ftfl report {where}/*", file=out)
+    done = [d.path for d, s in zip(run_dirs, statuses, strict=True) if s["state"] == "done"]
+    if done:
+        print(f"next: ftfl eval {done[0]} --video out.mp4   ftfl report {where}/*", file=out)
     if as_json:
         runs = [
             {

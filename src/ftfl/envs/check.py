@@ -48,9 +48,8 @@ def _checks(env: Environment) -> Iterator[Check]:
     yield Check("make", True, f"{spec.obs_dim} observations, {spec.act_dim} actions")
     yield Check(
         "time limit",
-        limit is not None,
-        f"{limit} steps" if limit else "none: an episode may never end",
-        "wrap the environment in gymnasium.wrappers.TimeLimit",
+        True,
+        f"{limit} steps" if limit else "none declared: the environment must end episodes itself",
     )
     try:
         yield _contract(env)

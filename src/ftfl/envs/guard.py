@@ -90,7 +90,8 @@ class Guarded:
             raise self._fault("simulator", str(error), action) from error
         self._check_simulator(action)
         self._check_obs(result.obs, action)
-        if not np.isfinite(result.reward):
+        # Replay holds float32: what overflows there is as bad as NaN.
+        if not abs(result.reward) <= np.finfo(np.float32).max:
             raise self._fault("reward", f"the reward is {result.reward}", action)
         self._running = not (result.terminated or result.truncated)
         return result

@@ -47,6 +47,21 @@ class Learner:
     """Fresh networks and optimisers under a fresh key; replay and model stay."""
 
 
+def require_compatible(config: Config, spec: EnvSpec) -> None:
+    """Refuse an algorithm that needs of a task what it does not say."""
+    if config.dynamics is None:
+        return
+    require_termination(spec)
+    if config.dynamics.reward_model == "given" and spec.reward_fn is None:
+        repeat = config.task.action_repeat
+        raise FtflError(
+            f"dynamics.reward_model=given needs a known reward, and {spec.task} names none"
+            + (f" for action_repeat={repeat} (only for 1)" if repeat > 1 else "")
+            + ": give its environment a reward_fn (obs, action, next_obs), or use joint or separate"
+            " instead."
+        )
+
+
 def make_learner(config: Config, spec: EnvSpec) -> Learner:
     """Compile-ready functions for this configuration.
 
@@ -54,14 +69,8 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
         FtflError: a model-based algorithm on a task without a termination rule, or a given reward
             on a task without a known one.
     """
+    require_compatible(config, spec)
     ends = Ends(spec.termination, spec.reward_fn)
-    if config.dynamics is not None:
-        require_termination(spec)
-        if config.dynamics.reward_model == "given" and spec.reward_fn is None:
-            raise FtflError(
-                f"dynamics.reward_model=given, but {spec.task} names no reward function: give its"
-                " environment a reward_fn (obs, action, next_obs), or use joint or separate."
-            )
 
     def explore(state: RunState) -> Float[Array, "A"]:
         key = stream_key(state.key, Stream.EXPLORE, state.env_steps)

@@ -7,7 +7,6 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,67 +26,14 @@ from ftfl.training import state as run_state
 from ftfl.training.evaluate import episode_seed, evaluate
 from ftfl.training.learn import Learner, make_learner
 from ftfl.training.logged import load_logged
+from ftfl.training.progress import Clock, Progress
 from ftfl.training.state import RunState
 from ftfl.types import Transition
 
 _STATUS_EVERY_SECONDS = 0.5
 _CHECKPOINTS_KEPT = 2
 _LOGGED_CHUNK = 1_000
-
-
-@dataclass
-class Moments:
-    """Running mean and variance (Welford) in float64."""
-
-    count: int = 0
-    mean: float = 0.0
-    squares: float = 0.0
-
-    def add(self, value: float) -> None:
-        """Count one value."""
-        self.count += 1
-        delta = value - self.mean
-        self.mean += delta / self.count
-        self.squares += delta * (value - self.mean)
-
-    @property
-    def std(self) -> float:
-        """Population standard deviation."""
-        return math.sqrt(self.squares / self.count) if self.count else 0.0
-
-
-@dataclass
-class Progress:
-    """The host side of a run; with ``RunState``, all that a checkpoint holds."""
-
-    env_steps: int = 0
-    episode: int = 0
-    episode_return: float = 0.0
-    actions: list[np.ndarray] = field(default_factory=list)
-    """Actions since the episode's reset: what replays it, in an environment declared replayable."""
-    rewards: Moments = field(default_factory=Moments)
-    fitted: bool = False
-    owed: list[bool] = field(default_factory=list)
-    """Learn steps not yet paid (``update_between_episodes``); True: a refit comes first."""
-    seconds: float = 0.0
-    last_return: float | None = None
-
-
-@dataclass
-class _Clock:
-    """Seconds spent since the last log record, by what they were spent on."""
-
-    spent: dict[str, float] = field(default_factory=dict)
-    mark: float = field(default_factory=time.perf_counter)
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.spent[name] = self.spent.get(name, 0.0) + now - self.mark
-        self.mark = now
-
-    def take(self) -> dict[str, float]:
-        spent, self.spent = self.spent, {}
-        return {f"time/{k}_seconds": v for k, v in spent.items()}
+_MOST_OWED = 10_000
 
 
 def label_of(run_dir: RunDir, config: Config) -> str:
@@ -122,9 +68,10 @@ class Loop:
             config, env.spec, 0 if logged is None else len(logged.reward)
         )
         self.progress = Progress()
-        self.clock = _Clock()
+        self.clock = Clock()
         self.metrics: dict[str, Any] = {}  # newest device metrics, fetched when logged
         self.fit_seconds = 0.0
+        self._due: set[str] = set()
         self._status_at = -math.inf
         self._started = time.perf_counter()
         self._speed_mark = (0, self._started)
@@ -138,21 +85,25 @@ class Loop:
         with self.run_dir.metrics_writer() as writer:
             self.writer: MetricsWriter = writer
             self._status("starting")
+            # Compiled before the first reset: a machine must not wait for it in mid-episode.
+            self.learner.act(self.state, np.zeros(self.env.spec.obs_dim, np.float32))
             obs = self.env.reset(episode_seed(config.seed, 0))
             while progress.env_steps < config.steps:
-                obs = self._step(obs)
-                steps = progress.env_steps
-                last = steps == config.steps
-                if steps % config.log_every == 0 or last:
-                    self._log()
-                if steps % config.eval_every == 0 or last:
-                    self._evaluate()
-                if steps % config.checkpoint_every == 0 or last:
-                    self._checkpoint()
+                obs, ended = self._step(obs)
+                last = progress.env_steps == config.steps
+                self._note_due(last)
+                if ended:
+                    self._end_episode()
+                if ended or last or not config.update_between_episodes:
+                    self._learn_owed()
+                    self._do_due()
+                if ended and not last:
+                    obs = self.env.reset(episode_seed(config.seed, progress.episode))
             self._status("done")
         return self.state
 
-    def _step(self, obs: np.ndarray) -> np.ndarray:
+    def _step(self, obs: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Act once, keep what came of it; the next observation, and whether the episode ended."""
         config, progress = self.config, self.progress
         warming = progress.env_steps < config.warmup_steps
         chosen = self.learner.explore(self.state) if warming else self.learner.act(self.state, obs)
@@ -168,14 +119,40 @@ class Loop:
         progress.episode_return += result.reward
         progress.actions.append(action)
         progress.rewards.add(result.reward)
-        ended = result.terminated or result.truncated
-        if progress.env_steps >= config.warmup_steps:
+        if progress.env_steps >= config.warmup_steps and self._enough_rows():
             progress.owed.append(self._refit_due())
-        last = progress.env_steps == config.steps
-        if ended or last or not config.update_between_episodes:
-            self._learn_owed()
+            if len(progress.owed) > _MOST_OWED:
+                raise FtflError(
+                    f"no episode has ended in {_MOST_OWED} steps, and update_between_episodes"
+                    " learns only then: give the environment a time limit."
+                )
         self._status("warming up" if warming else "training", lazily=True)
-        return self._new_episode() if ended else result.obs
+        return result.obs, result.terminated or result.truncated
+
+    def _enough_rows(self) -> bool:
+        """A model needs a held-out row and one to train on, twice."""
+        model = self.config.dynamics
+        return model is None or self.progress.rewards.count >= 2 * model.holdout_every
+
+    def _note_due(self, last: bool) -> None:
+        steps, config = self.progress.env_steps, self.config
+        for name, every in (
+            ("log", config.log_every),
+            ("evaluate", config.eval_every),
+            ("checkpoint", config.checkpoint_every),
+        ):
+            if steps % every == 0 or last:
+                self._due.add(name)
+
+    def _do_due(self) -> None:
+        """What is due, now that the environment rests (or need not)."""
+        if "log" in self._due:
+            self._log()
+        if "evaluate" in self._due:
+            self._evaluate()
+        if "checkpoint" in self._due:
+            self._checkpoint()
+        self._due.clear()
 
     def _refit_due(self) -> bool:
         if self.config.dynamics is None:
@@ -213,14 +190,15 @@ class Loop:
 
     def _reset_agent_when_due(self) -> None:
         every = self.config.sac.reset_every_updates
-        if not every:
+        # Not at the very end: what is evaluated and kept should have learned.
+        if not every or self.progress.env_steps == self.config.steps:
             return
         per_step = self.config.sac.updates_per_step
         done = int(self.state.learn_steps) * per_step
         if done // every > (done - per_step) // every:
             self.state = self.learner.reset_agent(self.state)
 
-    def _new_episode(self) -> np.ndarray:
+    def _end_episode(self) -> None:
         progress = self.progress
         self._write(
             {
@@ -232,7 +210,6 @@ class Loop:
         progress.episode += 1
         progress.episode_return = 0.0
         progress.actions = []
-        return self.env.reset(episode_seed(self.config.seed, progress.episode))
 
     @property
     def _unit(self) -> float:
@@ -346,22 +323,13 @@ class Loop:
     def _insert_logged(self, logged: Transition) -> None:
         insert = jax.jit(replay.insert)
         ring = self.state.real
-        count = len(logged.reward)
-        for start in range(0, count, _LOGGED_CHUNK):
-            stop = min(start + _LOGGED_CHUNK, count)
-            pad = _LOGGED_CHUNK - (stop - start)
-            if _LOGGED_CHUNK > ring.capacity:
-                raise FtflError(
-                    f"replay_rows {ring.capacity} is too small for --init-replay: give at least"
-                    f" {_LOGGED_CHUNK}."
-                )
-            rows = jax.tree.map(
-                lambda x, a=start, b=stop, p=pad: np.concatenate(
-                    [x[a:b], np.zeros((p, *x.shape[1:]), x.dtype)]
-                ),
-                logged,
-            )
-            ring = insert(ring, rows, jnp.arange(_LOGGED_CHUNK) < stop - start)
+        count, chunk = len(logged.reward), min(_LOGGED_CHUNK, self.state.real.capacity)
+        for start in range(0, count, chunk):
+            kept = min(chunk, count - start)
+            # Filled up to the chunk's shape by repetition; the mask keeps what is real.
+            index = start + np.arange(chunk) % kept
+            rows = jax.tree.map(lambda x, i=index: x[i], logged)
+            ring = insert(ring, rows, jnp.arange(chunk) < kept)
         self.state = dataclasses.replace(self.state, real=ring)
         for reward in logged.reward:
             self.progress.rewards.add(float(reward))

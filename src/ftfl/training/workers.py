@@ -1,13 +1,14 @@
 """Runs in processes: on CPU, one single-threaded process per seed, pinned to a core.
 
 XLA's CPU backend runs a member-batched matmul on one core only, so that processes side by side
-beat threads inside one (docs/architecture.md). The parent never imports JAX; it writes the run
-directories, starts the children and watches their ``status.json``.
+beat threads inside one (docs/architecture.md). The parent checks the task, writes the run
+directories, starts the children and watches their ``status.json``; it computes nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import platform
@@ -18,12 +19,16 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ftfl.config import Config, from_dict, to_dict
 from ftfl.errors import FtflError
 from ftfl.sinks.base import FailSoft, Sink
 from ftfl.store.provenance import collect
 from ftfl.store.rundir import RunDir
+
+if TYPE_CHECKING:
+    from ftfl.envs.spec import Environment
 
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 10.0
@@ -98,7 +103,7 @@ class Pool:
             if code is not None:
                 del self.running[core]
                 if code != 0:
-                    self._fail(run_dir, code)
+                    self._fail(run_dir, f"the process ended with exit code {code}")
         free = [core for core in self.cores if core not in self.running]
         for core, run_dir in zip(free, list(self.waiting), strict=False):
             self.waiting.remove(run_dir)
@@ -111,18 +116,22 @@ class Pool:
             time.sleep(_POLL_SECONDS)
 
     def stop(self) -> None:
-        """Ask the running processes to end, and make them after a while."""
+        """Ask the running processes to end, make them after a while, and say so in each status."""
+        for run_dir in self.waiting:
+            self._fail(run_dir, "stopped before it began")
         self.waiting.clear()
         for _, process in self.running.values():
-            process.terminate()
+            if process.poll() is None:
+                process.terminate()
         deadline = time.monotonic() + _STOP_SECONDS
         for run_dir, process in self.running.values():
             try:
-                process.wait(max(0.0, deadline - time.monotonic()))
+                code = process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
-            self._fail(run_dir, -2)
+                code = process.wait()
+            if code != 0:
+                self._fail(run_dir, "stopped")
         self.running.clear()
 
     def _start(self, run_dir: RunDir, core: int) -> subprocess.Popen[bytes]:
@@ -135,21 +144,24 @@ class Pool:
                 stdout=log, stderr=log,
             )  # fmt: skip
 
-    def _fail(self, run_dir: RunDir, code: int) -> None:
+    def _fail(self, run_dir: RunDir, reason: str) -> None:
         self.failed.append(run_dir)
         status = run_dir.read_status()
         if status.get("state") != "failed":
-            reason = "stopped" if code in (-2, -15) else f"exit code {code}"
-            message = f"the process ended ({reason}); see {run_dir.path / 'stderr.txt'}"
+            log = run_dir.path / "stderr.txt"
+            message = f"{reason}; see {log}" if log.exists() else reason
             run_dir.write_status(status | {"state": "failed", "message": message})
 
 
 def prepare(configs: Sequence[Config], paths: Sequence[Path], argv: Sequence[str]) -> list[RunDir]:
-    """Make all run directories; none is left behind if one cannot be made.
+    """Check the tasks and make all run directories; none is left behind if one cannot be made.
 
     Raises:
-        FtflError: a directory exists already or cannot be written.
+        FtflError: a task cannot be made or does not go with its algorithm; a directory exists
+            already or cannot be written.
     """
+    for config in {dataclasses.replace(c, seed=0): None for c in configs}:
+        check_task(config)
     made: list[RunDir] = []
     provenance = collect(argv)
     try:
@@ -162,28 +174,54 @@ def prepare(configs: Sequence[Config], paths: Sequence[Path], argv: Sequence[str
     return made
 
 
+def check_task(config: Config) -> None:
+    """Fail before anything is written, and once rather than in every process.
+
+    Raises:
+        FtflError: the task cannot be made, or does not go with the algorithm or the logged data.
+    """
+    from ftfl.training.learn import require_compatible
+    from ftfl.training.logged import load_logged
+
+    with contextlib.closing(_make_env(config)) as env:
+        require_compatible(config, env.spec)
+        if config.init_replay is not None:
+            load_logged(Path(config.init_replay), env.spec)
+
+
+def _make_env(config: Config) -> Environment:
+    from ftfl.envs.make import make_env
+
+    task = config.task
+    return make_env(task.name, action_repeat=task.action_repeat, reward_unit=task.reward_unit)
+
+
 def train_in_process(run_dir: RunDir, sinks: Sequence[Sink] = ()) -> None:
     """Train the run that a directory describes, here and now; its status says how it ended."""
-    from ftfl.envs.make import make_env
     from ftfl.training.loop import Loop
 
     config = from_dict(run_dir.config())
-    task = config.task
-    env, eval_env = (
-        make_env(task.name, action_repeat=task.action_repeat, reward_unit=task.reward_unit)
-        for _ in range(2)
-    )
-    try:
-        with run_dir.lock():
-            Loop(config, env, eval_env, run_dir, sinks).run()
-    except FtflError as error:
-        run_dir.write_status(run_dir.read_status() | {"state": "failed", "message": str(error)})
-        raise
-    finally:
-        env.close()
-        eval_env.close()
+    with contextlib.ExitStack() as stack:
         for sink in sinks:
-            sink.close()
+            stack.callback(sink.close)
+        try:
+            stack.enter_context(run_dir.lock())
+            env = stack.enter_context(contextlib.closing(_make_env(config)))
+            # A machine exists once: it is evaluated where it learns, between episodes.
+            eval_env = env
+            if not config.update_between_episodes:
+                eval_env = stack.enter_context(contextlib.closing(_make_env(config)))
+            Loop(config, env, eval_env, run_dir, sinks).run()
+        except BaseException as error:
+            text = (
+                str(error) if isinstance(error, FtflError) else f"{type(error).__name__}: {error}"
+            )
+            run_dir.write_status(_begun(run_dir) | {"state": "failed", "message": text})
+            raise
+
+
+def _begun(run_dir: RunDir) -> dict[str, Any]:
+    return run_dir.read_status() or {"label": run_dir.path.parent.name}
 
 
 def main(argv: Sequence[str]) -> int:
