@@ -51,7 +51,7 @@ COMMANDS = {
     ),
     "reward not known": (
         "train gym/Hopper-v5 --dynamics.reward-model given --dry-run",
-        r"needs a reward_fn",
+        r"names none: give its environment a reward_fn",
     ),
     "algorithm": ("train gym/Pendulum-v1 --algo mpbo", r"unknown algorithm 'mpbo': did you.*mbpo"),
     "profile": ("train gym/Pendulum-v1 --profile labtop", r"'labtop': did you mean laptop"),
