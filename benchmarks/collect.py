@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ftfl.report.intervals import summarise
-from ftfl.store.metrics import read_metrics, series
+from ftfl.store.metrics_file import read_metrics, series
 from ftfl.store.rundir import RunDir
 
 HERE = Path(__file__).parent

@@ -14,7 +14,7 @@ from typing import Any
 from ftfl import config as cfg
 from ftfl.config import Config, TaskConfig
 from ftfl.presets import PRESETS, PROFILES, Changes
-from ftfl.store.registry import METRICS
+from ftfl.store.metrics import METRICS
 
 DOCS = Path(__file__).resolve().parent
 MARK = "<!-- Written by docs/generate.py from {source}; change that and run `make docs`. -->"
@@ -139,7 +139,7 @@ def metrics() -> str:
     missing = {name.split("/")[0] for name in METRICS} - AREAS.keys()
     if missing:
         raise SystemExit(f"docs/generate.py: give these areas a title in AREAS: {missing}")
-    return page("Metrics", "ftfl.store.registry", *parts)
+    return page("Metrics", "ftfl.store.metrics", *parts)
 
 
 def documented(cls: type) -> Iterator[tuple[str, str, str, str]]:

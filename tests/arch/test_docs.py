@@ -13,7 +13,7 @@ from sources import PACKAGE, ROOT
 
 from ftfl.cli import VERBS
 from ftfl.presets import PRESETS, PROFILES
-from ftfl.store.registry import METRICS
+from ftfl.store.metrics import METRICS
 
 # Fields whose name and default say all there is to say.
 SELF_EXPLAINING = {

@@ -18,8 +18,8 @@ from ftfl.cli.text import columns, wrapped
 from ftfl.envs import rendering
 from ftfl.presets import PRESETS, PROFILES
 from ftfl.store.checkpoint import list_checkpoints
-from ftfl.store.metrics import read_metrics
-from ftfl.store.registry import METRICS
+from ftfl.store.metrics import METRICS
+from ftfl.store.metrics_file import read_metrics
 from ftfl.training.policy import load_policy
 from ftfl.training.video import frame_rate
 

@@ -11,7 +11,7 @@ from ftfl import presets
 from ftfl.envs.make import make_env
 from ftfl.errors import FtflError
 from ftfl.store.checkpoint import latest_valid
-from ftfl.store.metrics import read_metrics, series
+from ftfl.store.metrics_file import read_metrics, series
 from ftfl.store.rundir import RunDir
 from ftfl.training import state as run_state
 from ftfl.training.loop import Loop

@@ -13,7 +13,7 @@ import pytest
 
 from ftfl.errors import FtflError
 from ftfl.store import provenance
-from ftfl.store.metrics import read_metrics
+from ftfl.store.metrics_file import read_metrics
 from ftfl.store.rundir import STATES, STATUS_FIELDS, RunDir
 
 

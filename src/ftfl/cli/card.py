@@ -8,7 +8,7 @@ from typing import Any
 
 from ftfl.errors import FtflError
 from ftfl.store.files import plain
-from ftfl.store.metrics import read_metrics
+from ftfl.store.metrics_file import read_metrics
 from ftfl.store.rundir import RunDir
 from ftfl.training.policy import LoadedPolicy
 

@@ -22,7 +22,7 @@ from ftfl.report.parts import Section
 from ftfl.report.runs import provenance
 from ftfl.report.tables import difference_table, final_table
 from ftfl.sinks.table import print_summary
-from ftfl.store.metrics import read_metrics, series
+from ftfl.store.metrics_file import read_metrics, series
 from ftfl.store.rundir import RunDir
 from ftfl.training import workers
 

@@ -10,7 +10,7 @@ from ftfl.cli.options import Parser
 from ftfl.cli.text import columns, print_json, wrapped
 from ftfl.config import Config, flatten
 from ftfl.errors import FtflError, unknown
-from ftfl.store.registry import METRICS
+from ftfl.store.metrics import METRICS
 
 DESCRIPTION = """Say what there is: built-in tasks by suite, algorithms and compute profiles with
 what they change, or every metric with its unit and how to read it."""

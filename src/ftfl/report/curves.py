@@ -13,7 +13,7 @@ import numpy as np
 from ftfl.config import Config, from_dict
 from ftfl.errors import FtflError
 from ftfl.report.intervals import SMALLEST_BAND, t_half_width
-from ftfl.store.metrics import read_metrics, series
+from ftfl.store.metrics_file import read_metrics, series
 from ftfl.store.rundir import RunDir
 
 

@@ -1,213 +1,271 @@
-"""``metrics.jsonl``: the registry of metric names, the one writer and the one reader.
+"""Every metric a run may write: name, unit and how to read it.
 
-A line is one JSON object with the counters ``env_steps``, ``updates``, ``seconds`` and any number
-of registered metrics. Strict JSON has no NaN, so a non-finite value is written as ``null`` and its
-name is repeated under ``nonfinite``: a diverged run stays readable and the divergence stays seen.
+Names are ``area/quantity_unit``. Unit ``reward`` is the task's own unit of reward, with the unit
+dial (``task.reward_unit``) turned back, so that runs under different dials compare; ``scaled`` is
+the unit the agent sees (after a reward scale, entropy included); ``raw`` and ``unit`` are a
+model's target in physical units and in standard deviations of that target.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
-import math
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from types import TracebackType
-from typing import Any, NoReturn
-
-import numpy as np
-
-from ftfl.errors import FtflError, unknown
-from ftfl.store.files import why
-from ftfl.store.registry import METRICS, Metric
-
-__all__ = ["COUNTERS", "METRICS", "Metric", "MetricsWriter", "read_metrics", "series"]
-
-COUNTERS = ("env_steps", "updates", "seconds")
-"""Fields of every record: env steps taken, agent updates made, seconds since the run began."""
-
-_TAIL_BYTES = 1 << 20  # far longer than any line: a full record is about 3 kB
+from dataclasses import dataclass
 
 
-class MetricsWriter:
-    """Appends records to ``path``; a process killed in mid-line costs that line only.
+@dataclass(frozen=True)
+class Metric:
+    """A registered metric; ``meaning`` is one sentence that says how to read the number."""
 
-    Opening repairs the end of the file, because a line appended to a torn one would turn damage
-    at the end, which readers forgive, into damage in the middle, which they must not.
-
-    Raises:
-        FtflError: the file cannot be opened or written, or a metric name is not registered.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        try:
-            _drop_torn_tail(self.path)
-            # Unbuffered: one write call a record, so that a reader sees whole lines.
-            self._file = open(self.path, "ab", buffering=0)
-        except OSError as error:
-            raise FtflError(f"cannot open {self.path} for writing: {why(error)}.") from error
-
-    def write(
-        self, env_steps: int, updates: int, seconds: float, values: Mapping[str, float]
-    ) -> None:
-        """Append one record; ``values`` maps registered names to scalars."""
-        record: dict[str, Any] = {
-            "env_steps": int(env_steps),
-            "updates": int(updates),
-            "seconds": round(float(seconds), 3),
-        }
-        nonfinite = []
-        for name, value in values.items():
-            if name not in METRICS:
-                raise unknown("metric", name, METRICS)
-            number = float(value)
-            record[name] = number if math.isfinite(number) else None
-            if record[name] is None:
-                nonfinite.append(name)
-        if nonfinite:
-            record["nonfinite"] = nonfinite
-        self._append(json.dumps(record, allow_nan=False).encode() + b"\n")
-
-    def _append(self, line: bytes) -> None:
-        start = os.fstat(self._file.fileno()).st_size
-        remaining = memoryview(line)
-        try:
-            while remaining:
-                remaining = remaining[self._file.write(remaining) :]
-        except OSError as error:
-            # Half a line (disk full) must not stay: the next record would be glued to it.
-            with contextlib.suppress(OSError):
-                self._file.truncate(start)
-            raise FtflError(f"cannot write metrics to {self.path}: {why(error)}.") from error
-
-    def truncate_after(self, env_steps: int) -> int:
-        """Drop the records after ``env_steps`` (a run resumed there will write them again).
-
-        Returns:
-            How many records were dropped. The file is replaced whole or not at all.
-        """
-        kept: list[bytes] = []
-        dropped = 0
-        for line, record in _records(self.path):
-            if record["env_steps"] <= env_steps:
-                kept.append(line.rstrip(b"\n") + b"\n")
-            else:
-                dropped += 1
-        if dropped:
-            temporary = self.path.with_name(f".tmp-{self.path.name}")
-            try:
-                with open(temporary, "wb") as file:
-                    file.writelines(kept)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, self.path)
-                self._file.close()
-                self._file = open(self.path, "ab", buffering=0)
-            except OSError as error:
-                raise FtflError(f"cannot shorten {self.path}: {why(error)}.") from error
-        return dropped
-
-    def sync(self) -> None:
-        """Force what was written to disk: call before a checkpoint, whose past this is."""
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Close the file; closing twice is harmless."""
-        self._file.close()
-
-    def __enter__(self) -> MetricsWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    name: str
+    unit: str
+    meaning: str
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All records of a ``metrics.jsonl`` in file order; non-finite values are ``None``.
+_TABLE: tuple[tuple[str, str, str], ...] = (
+    # Acting in the real environment while learning.
+    (
+        "train/episode_return_reward",
+        "reward",
+        "Sum of rewards of the last finished training episode, exploration noise included; "
+        "compare algorithms by eval/return_mean_reward instead.",
+    ),
+    (
+        "train/episode_length_steps",
+        "steps",
+        "Length of the last finished training episode; at the time limit the agent survived, "
+        "below it the task ended the episode.",
+    ),
+    (
+        "train/episodes_count",
+        "episodes",
+        "Training episodes finished so far.",
+    ),
+    # Evaluation: own environments and keys, the policy's mean action.
+    (
+        "eval/return_mean_reward",
+        "reward",
+        "Mean return of the evaluation episodes with the policy's mean action: the number to "
+        "compare algorithms by.",
+    ),
+    (
+        "eval/return_std_reward",
+        "reward",
+        "Standard deviation over the evaluation episodes of one policy; it says nothing about the "
+        "spread between seeds.",
+    ),
+    (
+        "eval/return_min_reward",
+        "reward",
+        "Worst evaluation episode; far below the mean, the policy fails from some starts.",
+    ),
+    ("eval/return_max_reward", "reward", "Best evaluation episode; never report it as the score."),
+    (
+        "eval/episodes_count",
+        "episodes",
+        "Evaluation episodes behind the eval/ numbers of the line.",
+    ),
+    (
+        "eval/length_mean_steps",
+        "steps",
+        "Mean length of the evaluation episodes; below the time limit episodes end in termination.",
+    ),
+    # The SAC agent.
+    (
+        "agent/critic_loss",
+        "scaled²",
+        "Mean squared Bellman error over both critics; it grows with the size of the values, so "
+        "compare it with agent/q_mean_scaled squared.",
+    ),
+    (
+        "agent/actor_loss",
+        "scaled",
+        "Mean of temperature times log-probability minus the smaller critic; it falls as values "
+        "rise, so it is no measure of progress by itself.",
+    ),
+    (
+        "agent/temperature",
+        "scaled/nat",
+        "Weight of entropy against reward; near zero exploration has ended, growing without bound "
+        "the policy cannot reach its target entropy.",
+    ),
+    (
+        "agent/entropy_nats",
+        "nats",
+        "Mean policy entropy on the batch, minus log-probability; it should settle near the target "
+        "entropy.",
+    ),
+    (
+        "agent/q_mean_scaled",
+        "scaled",
+        "Mean critic value of the batch's actions; far below the discounted real return suggests "
+        "shrunken synthetic rewards, far above it overestimation.",
+    ),
+    (
+        "agent/target_q_mean_scaled",
+        "scaled",
+        "Mean Bellman target the critics regress to; a lasting gap to agent/q_mean_scaled means "
+        "the critics cannot keep up.",
+    ),
+    (
+        "agent/q_max_abs_scaled",
+        "scaled",
+        "Largest absolute critic value of the batch; above the largest reward divided by one minus "
+        "the discount it is an impossible value, that is divergence.",
+    ),
+    ("agent/resets_count", "resets", "Times the agent's networks were reset to fresh weights."),
+    ("agent/updates_count", "updates", "Gradient updates of the agent so far."),
+    # The dynamics model; holdout numbers are means over the elites.
+    (
+        "model/train_loss_nats",
+        "nats",
+        "Training loss of the ensemble at the end of the last fit, the Gaussian negative "
+        "log-likelihood in the model's target scale.",
+    ),
+    (
+        "model/holdout_mse_raw",
+        "raw²",
+        "Squared error on held-out rows averaged over outputs in physical units; dominated by the "
+        "outputs with the largest scale, so it can hide a useless reward head.",
+    ),
+    (
+        "model/holdout_mse_unit",
+        "unit²",
+        "Squared error on held-out rows with each output divided by its own standard deviation; "
+        "1 is what predicting the mean of each target scores.",
+    ),
+    (
+        "model/holdout_nll_nats",
+        "nats",
+        "Gaussian negative log-likelihood per output on held-out rows; rising while the squared "
+        "error falls means the predicted variances are too small.",
+    ),
+    (
+        "model/reward_r2",
+        "share",
+        "Share of held-out reward variance a single elite explains, mean over elites: what "
+        "synthetic rewards are drawn from; 1 is perfect, 0 no better than the mean reward, "
+        "negative worse.",
+    ),
+    (
+        "model/reward_r2_averaged",
+        "share",
+        "The same of the elites' averaged prediction; far above model/reward_r2, the members err "
+        "each in their own way and averaging hides it from you, not from the rollouts.",
+    ),
+    (
+        "model/reward_bias_reward",
+        "reward",
+        "Mean of predicted minus real reward on held-out rows; times one over one minus the "
+        "discount it is the shift it can cause in the critic.",
+    ),
+    (
+        "model/skill_over_persistence",
+        "share",
+        "Median over channels of 1 − MSE(s')/MSE(s' = s) on held-out rows; 0 is no better than "
+        "saying that nothing moves, negative is worse.",
+    ),
+    (
+        "model/predicted_std_unit",
+        "unit",
+        "Mean standard deviation the model predicts, each output divided by its own scale; the "
+        "size of the noise that sampled rollouts add.",
+    ),
+    (
+        "model/disagreement_unit",
+        "unit",
+        "Mean standard deviation between the members' means, each output divided by its own scale; "
+        "near zero the members have collapsed onto one another.",
+    ),
+    ("model/updates_count", "updates", "Gradient updates of the dynamics model so far."),
+    ("model/fit_seconds", "seconds", "Time the last model fit took."),
+    (
+        "model/floor_exceeds_change_channels_count",
+        "channels",
+        "Channels whose log-variance floor, in physical units, is above the standard deviation of "
+        "their one-step change: sampled noise drowns the change; anything above 0 deserves a look.",
+    ),
+    (
+        "model/constant_targets_count",
+        "outputs",
+        "Outputs whose target never changed in the data; unit scale predicts the constant exactly "
+        "instead of blowing up rounding noise.",
+    ),
+    (
+        "model/reward_floor_over_std",
+        "ratio",
+        "The log-variance floor's standard deviation of the reward head divided by the standard "
+        "deviation of real rewards; above 1 a sampled reward is mostly noise.",
+    ),
+    # Synthetic data.
+    (
+        "rollout/synthetic_reward_mean_reward",
+        "reward",
+        "Mean reward of the newest synthetic rows; compare with "
+        "rollout/real_reward_mean_reward: much nearer to zero means the reward head has shrunk.",
+    ),
+    (
+        "rollout/real_reward_mean_reward",
+        "reward",
+        "Mean reward of all real transitions so far, which rollouts branch from.",
+    ),
+    (
+        "rollout/synthetic_reward_std_reward",
+        "reward",
+        "Standard deviation of the newest synthetic rewards; above the real one it is sampling "
+        "noise, far below it the reward head is flat.",
+    ),
+    (
+        "rollout/real_reward_std_reward",
+        "reward",
+        "Standard deviation of the rewards of all real transitions so far.",
+    ),
+    (
+        "rollout/terminated_share",
+        "share",
+        "Share of synthetic rows that terminated; compare with how often real episodes end.",
+    ),
+    (
+        "rollout/nonfinite_rows_count",
+        "rows",
+        "Synthetic rows dropped because a value was NaN or infinite; anything above 0 means the "
+        "model diverged somewhere.",
+    ),
+    ("rollout/length_steps", "steps", "Rollout length of the schedule at this moment."),
+    ("rollout/rows_count", "rows", "Synthetic rows stored by this batch of branches."),
+    (
+        "rollout/kept_share",
+        "share",
+        "Share of generated rows the screen let through; 1 means the screen does nothing, 0 that "
+        "the agent learns from real data alone.",
+    ),
+    (
+        "termination/mismatch_count",
+        "transitions",
+        "Real transitions so far on which the termination function disagreed with the environment; "
+        "above 0 synthetic episodes end at the wrong states.",
+    ),
+    # Where the wall-clock time went.
+    (
+        "time/env_seconds",
+        "seconds",
+        "Time spent stepping the environment since the previous log line.",
+    ),
+    (
+        "time/fit_seconds",
+        "seconds",
+        "Time spent fitting the dynamics model since the previous log line.",
+    ),
+    (
+        "time/learn_seconds",
+        "seconds",
+        "Time spent on acting, rollouts and agent updates since the last log line; where most of a "
+        "run goes.",
+    ),
+    ("time/eval_seconds", "seconds", "Time spent evaluating since the last log line."),
+    (
+        "time/steps_per_second",
+        "steps/s",
+        "Environment steps per second since the previous line, learning included.",
+    ),
+)
 
-    A torn last line is dropped with a notice in the log: a run was killed there, or is still
-    writing.
-
-    Raises:
-        FtflError: the file cannot be read, or a line before the last is damaged (names the line).
-    """
-    return [record for _, record in _records(Path(path))]
-
-
-def series(records: Iterable[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """One metric over time: env steps int64 (N,) and values float64 (N,), NaN where non-finite.
-
-    Records without the metric are skipped. ``name`` may also be a counter.
-
-    Raises:
-        FtflError: the name is not registered.
-    """
-    if name not in METRICS and name not in COUNTERS:
-        raise unknown("metric", name, (*METRICS, *COUNTERS))
-    points = [(record["env_steps"], record[name]) for record in records if name in record]
-    steps = np.array([step for step, _ in points], np.int64)
-    values = np.array([math.nan if value is None else value for _, value in points], np.float64)
-    return steps, values
-
-
-def _records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Raw lines with their parsed records; forgives the last line only."""
-    bad: tuple[int, str] | None = None
-    try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                if bad is not None:
-                    raise FtflError(f"{path} is damaged at line {bad[0]}: {bad[1]}.")
-                try:
-                    yield line, _parse(line)
-                except (ValueError, RecursionError) as error:
-                    bad = number, str(error) or type(error).__name__
-    except OSError as error:
-        raise FtflError(f"cannot read {path}: {why(error)}.") from error
-    if bad is not None:
-        logging.getLogger(__name__).warning("%s: dropped the torn last line %d", path, bad[0])
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-    record = json.loads(line, parse_constant=_refuse_constant)
-    if not isinstance(record, dict):
-        raise ValueError("not a JSON object")
-    if type(record.get("env_steps")) is not int:
-        raise ValueError("env_steps is not a whole number")
-    for name, value in record.items():
-        if name != "nonfinite" and type(value) not in (int, float, type(None)):
-            raise ValueError(f"{name} is not a number")
-    return record
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON")
-
-
-def _drop_torn_tail(path: Path) -> None:
-    """Cut an incomplete last line off; end a complete one that lacks its newline."""
-    if not path.exists():
-        return
-    with open(path, "r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        start = file.seek(max(0, size - _TAIL_BYTES))
-        tail = file.read()
-        body = tail.removesuffix(b"\n")
-        last = body.rfind(b"\n") + 1
-        if not body:
-            return
-        try:
-            _parse(body[last:])
-        except (ValueError, RecursionError):
-            file.truncate(start + last)
-        else:
-            if not tail.endswith(b"\n"):
-                file.write(b"\n")
+METRICS: dict[str, Metric] = {row[0]: Metric(*row) for row in _TABLE}

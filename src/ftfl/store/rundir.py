@@ -13,7 +13,7 @@ from typing import Any
 
 from ftfl.errors import FtflError, unknown
 from ftfl.store.files import plain, read_json, replace_json, why
-from ftfl.store.metrics import MetricsWriter
+from ftfl.store.metrics_file import MetricsWriter
 
 STATES = ("starting", "warming up", "training", "evaluating", "done", "failed")
 

@@ -14,7 +14,7 @@ import numpy as np
 from ftfl import presets
 from ftfl.config import Config, from_dict
 from ftfl.envs.make import make_env
-from ftfl.store.metrics import read_metrics, series
+from ftfl.store.metrics_file import read_metrics, series
 from ftfl.store.rundir import RunDir
 from ftfl.training import evaluate as evaluation
 from ftfl.training import workers

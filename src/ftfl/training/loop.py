@@ -20,7 +20,7 @@ from ftfl.envs.spec import Environment
 from ftfl.errors import FtflError
 from ftfl.sinks.base import Sink
 from ftfl.store.checkpoint import prune, save_checkpoint
-from ftfl.store.metrics import MetricsWriter
+from ftfl.store.metrics_file import MetricsWriter
 from ftfl.store.rundir import RunDir
 from ftfl.training import state as run_state
 from ftfl.training.evaluate import episode_seed, evaluate

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from ftfl.errors import FtflError
-from ftfl.store.metrics import METRICS, MetricsWriter, read_metrics, series
+from ftfl.store.metrics import METRICS
+from ftfl.store.metrics_file import MetricsWriter, read_metrics, series
 
 RETURN = "eval/return_mean_reward"
 LOSS = "agent/critic_loss"
@@ -146,7 +147,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from ftfl.errors import FtflError
-from ftfl.store.metrics import MetricsWriter
+from ftfl.store.metrics_file import MetricsWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (150, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 writer = MetricsWriter(Path(sys.argv[1]))
