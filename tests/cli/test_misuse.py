@@ -76,7 +76,10 @@ COMMANDS = {
     "seed twice": ([*PENDULUM, "--seeds", "1", "2", "1"], r"--seeds 1 2 1 names a seed twice"),
     "seed negative": ([*PENDULUM, "--seeds", "-1"], r"seed was given as -1"),
     "seed huge": ([*PENDULUM, "--seeds", "4294967296"], r"seed was given.*below 2³²"),
-    "jobs": ([*PENDULUM, "--jobs", "0"], r"--jobs was given as 0, but must be 1 or more"),
+    "jobs": (
+        [*PENDULUM, "--jobs", "0"],
+        r"--jobs: '0' was given, but it must be a whole number of 1 or more",
+    ),
     "target on sac": ([*SAC, "--target", "direct"], r"--target.*'sac' has no dynamics model"),
     "members on sac": ([*SAC, "--dynamics.members=3"], r"--dynamics.members.*no dynamics model"),
     "warm-up": ([*PENDULUM, "--warmup-steps", "3"], r"warmup_steps.*at least 10 transitions"),
