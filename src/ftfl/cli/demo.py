@@ -85,9 +85,10 @@ def run(argv: Sequence[str]) -> int:
     for paragraph in [*verdict(outcome), *LIMITS]:
         print(f"\n{paragraph}", file=out)
     report = folder / "report.html"
-    _report(report, groups, outcome, go_on(folder, args.seeds, args.steps))
+    commands = go_on(folder, args.seeds, args.steps)
+    _report(report, groups, outcome, commands)
     print(f"\nreport: {report}", file=out)
-    print("go on:\n  " + "\n  ".join(go_on(folder, args.seeds, args.steps)), file=out)
+    print("go on:\n  " + "\n  ".join(commands), file=out)
     if args.json:
         print(json.dumps({"folder": str(folder), "report": str(report), "arms": outcome}))
     return 0 if all(s["state"] == "done" for s in statuses) else 1

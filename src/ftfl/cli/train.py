@@ -16,7 +16,7 @@ from ftfl.cli.options import Parser, add_config_options, at_least, changes, whol
 from ftfl.config import Config
 from ftfl.errors import FtflError
 from ftfl.sinks.console import watch
-from ftfl.store.rundir import RunDir
+from ftfl.store.rundir import RunDir, task_folder
 from ftfl.training import workers
 
 _LONGEST_NAME = 80
@@ -62,7 +62,7 @@ def run(argv: Sequence[str]) -> int:
             f" {configs[0].warmup_steps}): nothing will be learned.",
             file=out,
         )
-    paths = [Path(args.out) / _folder(args.task) / label / f"seed_{c.seed}" for c in configs]
+    paths = [Path(args.out) / task_folder(args.task) / label / f"seed_{c.seed}" for c in configs]
     for path in paths:
         if path.is_dir() and any(path.iterdir()):
             raise FtflError(f"run directory {path} already exists: choose another --out or --name.")
@@ -152,10 +152,6 @@ def _variant(algo: str, asked: Mapping[str, Any]) -> str:
     if len(label) > _LONGEST_NAME:
         return f"{algo}+{hashlib.sha256(label.encode()).hexdigest()[:8]}"
     return label
-
-
-def _folder(task: str) -> str:
-    return task.replace("/", "_").replace(":", "_")
 
 
 def _finish(

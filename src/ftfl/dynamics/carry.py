@@ -40,12 +40,8 @@ def carry(ensemble: Ensemble, old: Statistics, new: Statistics, config: Dynamics
     ensemble = eqx.tree_at(lambda e: e.trunks, ensemble, trunks)
     if ensemble.termination is None:
         return ensemble
-    obs = slice(0, ensemble.termination.layers[0].weight.shape[-2])
-    net = _carry_inputs(
-        ensemble.termination,
-        Scaler(old.input.mean[obs], old.input.std[obs]),
-        Scaler(new.input.mean[obs], new.input.std[obs]),
-    )
+    size = ensemble.termination.layers[0].weight.shape[-2]
+    net = _carry_inputs(ensemble.termination, old.input.first(size), new.input.first(size))
     return eqx.tree_at(lambda e: e.termination, ensemble, net)
 
 

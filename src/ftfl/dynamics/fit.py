@@ -24,7 +24,6 @@ from ftfl.dynamics.ensemble import Ensemble
 from ftfl.dynamics.holdout import holdout_report, holdout_score
 from ftfl.dynamics.predict import DynamicsState
 from ftfl.dynamics.targets import (
-    Scaler,
     Statistics,
     floor_shift,
     measure,
@@ -207,9 +206,8 @@ def _update(
         if n.termination is None:
             return model, model
         size = batch.obs.shape[-1]
-        obs_unit = Scaler(unit.input.mean[:size], unit.input.std[:size])
         # One classifier for all members: it trains on all their rows, so that rare ends are seen.
-        next_obs = obs_unit.to_unit(batch.next_obs).reshape(-1, size)
+        next_obs = unit.input.first(size).to_unit(batch.next_obs).reshape(-1, size)
         ends = batch.terminated.reshape(-1)
         return model + ens.termination_loss(n.termination, next_obs, ends), model
 

@@ -86,6 +86,5 @@ def learned_termination(state: DynamicsState, next_obs: Float[Array, "B O"]) -> 
     net = state.ensemble.termination
     if net is None:
         raise ValueError("this model was built without a termination network")
-    size = next_obs.shape[-1]
-    units = Scaler(state.statistics.input.mean[:size], state.statistics.input.std[:size])
+    units = state.statistics.input.first(next_obs.shape[-1])
     return ens.termination_logit(net, units.to_unit(next_obs)) > 0

@@ -42,6 +42,10 @@ class Scaler(eqx.Module):
         """Dimensions that did not vary."""
         return self.std == 0
 
+    def first(self, size: int) -> Scaler:
+        """Of the first ``size`` dimensions; of an input scaler, those are the observation."""
+        return Scaler(self.mean[:size], self.std[:size])
+
     def to_unit(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """Physical to network units."""
         mean, std, constant = _like(x, self.mean, self.std, self.constant)

@@ -7,12 +7,13 @@ import math
 
 import numpy as np
 
+from ftfl.config import TaskConfig
 from ftfl.envs.guard import Adapter, Guarded
 from ftfl.envs.spec import Environment, EnvSpec, require_termination
 from ftfl.errors import FtflError, unknown
 from ftfl.types import RewardFn, Step
 
-__all__ = ["EnvSpec", "Environment", "list_tasks", "make_env", "require_termination"]
+__all__ = ["EnvSpec", "Environment", "list_tasks", "make_env", "make_task", "require_termination"]
 
 SUITES = ("dmc", "gym")
 
@@ -35,6 +36,13 @@ def make_env(
     if action_repeat != 1 or reward_unit != 1:
         adapter = Rescaled(adapter, int(action_repeat), float(reward_unit))
     return Guarded(adapter)
+
+
+def make_task(task: TaskConfig, render: bool = False) -> Environment:
+    """Make the environment as a run's configuration names it."""
+    return make_env(
+        task.name, action_repeat=task.action_repeat, reward_unit=task.reward_unit, render=render
+    )
 
 
 def list_tasks() -> dict[str, list[str]]:

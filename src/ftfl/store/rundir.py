@@ -36,6 +36,11 @@ STATUS_FIELDS: dict[str, str] = {
 """What ``status.json`` may hold; a watching console reads no other fields."""
 
 
+def task_folder(task: str) -> str:
+    """A task's name as one folder."""
+    return task.replace("/", "_").replace(":", "_")
+
+
 @dataclass(frozen=True)
 class RunDir:
     """The files of one run. Made by ``create`` or ``open``, which check the place."""
@@ -83,6 +88,11 @@ class RunDir:
         below = sorted(str(child.parent) for child in run.path.glob("*/config.json"))[:3]
         hint = f": give one run, for example {', '.join(below)}" if below else ""
         raise FtflError(f"{run.path} is not a run directory, it has no config.json{hint}.")
+
+    def label(self, algo: str) -> str:
+        """What tables call the run: the variant's folder if it lies in one, else its algorithm."""
+        parent = self.path.resolve().parent.name
+        return parent if self.path.name.startswith("seed_") and parent else algo
 
     @property
     def config_path(self) -> Path:

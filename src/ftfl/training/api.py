@@ -15,7 +15,7 @@ from ftfl import presets
 from ftfl.config import Config, from_dict
 from ftfl.envs.make import make_env
 from ftfl.store.metrics_file import read_metrics, series
-from ftfl.store.rundir import RunDir
+from ftfl.store.rundir import RunDir, task_folder
 from ftfl.training import evaluate as evaluation
 from ftfl.training import workers
 from ftfl.training.evaluate import Policy
@@ -81,7 +81,8 @@ def train(
     name = task if isinstance(task, str) else f"{task.__module__}:{task.__qualname__}"
     config = presets.build(name, algo, profile, {"steps": steps, **(changes or {}), "seed": seed})
     if out is None:
-        out = Path("runs", name.replace("/", "_").replace(":", "_"), algo, f"seed_{seed}")
+        out = Path("runs", task_folder(name), algo, f"seed_{seed}")
+    workers.check_task(config)
     (run_dir,) = workers.prepare([config], [Path(out)], ["ftfl.train"])
     workers.train_in_process(run_dir, sinks=[_Printer()] if progress else [])
     return Run(Path(out))

@@ -36,12 +36,6 @@ _LOGGED_CHUNK = 1_000
 _MOST_OWED = 10_000
 
 
-def label_of(run_dir: RunDir, config: Config) -> str:
-    """What tables call a run: the variant's folder if it lies in one, else its algorithm."""
-    parent = run_dir.path.resolve().parent.name
-    return parent if run_dir.path.name.startswith("seed_") and parent else config.algo
-
-
 class Loop:
     """Steps an environment, learns, and reports; ``run`` goes to the end."""
 
@@ -302,7 +296,7 @@ class Loop:
         self.run_dir.write_status(
             {
                 "state": what,
-                "label": label_of(self.run_dir, self.config),
+                "label": self.run_dir.label(self.config.algo),
                 "seed": self.config.seed,
                 "env_steps": progress.env_steps,
                 "total_steps": self.config.steps,

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from ftfl import sac
 from ftfl.config import Config, SacConfig, from_dict
-from ftfl.envs.make import make_env
+from ftfl.envs.make import make_task
 from ftfl.envs.spec import Environment, EnvSpec
 from ftfl.errors import FtflError
 from ftfl.nets import MLP
@@ -53,7 +53,7 @@ class LoadedPolicy:
 
     def make_env(self, render: bool = False) -> Environment:
         """The task as the run met it: same action repeat, same unit of reward."""
-        return _make_env(self.config, render)
+        return make_task(self.config.task, render)
 
     def _checked(self, obs: np.ndarray) -> np.ndarray:
         obs = np.asarray(obs, np.float32)
@@ -75,7 +75,7 @@ def load_policy(run_dir: Path, step: int | None = None) -> LoadedPolicy:
     run = RunDir.open(Path(run_dir))
     config = from_dict(run.config())
     checkpoint, damage = _checkpoint(run, step)
-    env = _make_env(config, render=False)
+    env = make_task(config.task)
     try:
         spec = env.spec
     finally:
@@ -100,13 +100,6 @@ def _checkpoint(run: RunDir, step: int | None) -> tuple[Checkpoint, list[str]]:
         have = ", ".join(map(str, steps)) or "none"
         raise FtflError(f"{run.path} has no checkpoint at step {step}; it has: {have}.")
     return load_checkpoint(steps[step]), []
-
-
-def _make_env(config: Config, render: bool) -> Environment:
-    task = config.task
-    return make_env(
-        task.name, action_repeat=task.action_repeat, reward_unit=task.reward_unit, render=render
-    )
 
 
 @functools.partial(jax.jit, static_argnames="config")

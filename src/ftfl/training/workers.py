@@ -8,7 +8,6 @@ directories, starts the children and watches their ``status.json``; it computes 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import os
 import platform
@@ -19,16 +18,12 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ftfl.config import Config, from_dict, to_dict
 from ftfl.errors import FtflError
 from ftfl.sinks.base import FailSoft, Sink
 from ftfl.store.provenance import collect
 from ftfl.store.rundir import RunDir
-
-if TYPE_CHECKING:
-    from ftfl.envs.spec import Environment
 
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 10.0
@@ -80,14 +75,13 @@ class Pool:
         self.tensorboard = tensorboard
         self.waiting: list[RunDir] = []
         self.running: dict[int, tuple[RunDir, subprocess.Popen[bytes]]] = {}
-        self.failed: list[RunDir] = []
 
     def submit(self, run_dir: RunDir, config: Config) -> None:
         """Put a run in line; its directory exists already."""
         run_dir.write_status(
             {
                 "state": "starting",
-                "label": run_dir.path.parent.name,
+                "label": run_dir.label(config.algo),
                 "seed": config.seed,
                 "env_steps": 0,
                 "total_steps": config.steps,
@@ -109,11 +103,6 @@ class Pool:
             self.waiting.remove(run_dir)
             self.running[core] = (run_dir, self._start(run_dir, core))
         return bool(self.running or self.waiting)
-
-    def wait(self) -> None:
-        """Until every run has ended."""
-        while self.poll():
-            time.sleep(_POLL_SECONDS)
 
     def stop(self) -> None:
         """Ask the running processes to end, make them after a while, and say so in each status."""
@@ -145,7 +134,6 @@ class Pool:
             )  # fmt: skip
 
     def _fail(self, run_dir: RunDir, reason: str) -> None:
-        self.failed.append(run_dir)
         status = run_dir.read_status()
         if status.get("state") != "failed":
             log = run_dir.path / "stderr.txt"
@@ -154,14 +142,11 @@ class Pool:
 
 
 def prepare(configs: Sequence[Config], paths: Sequence[Path], argv: Sequence[str]) -> list[RunDir]:
-    """Check the tasks and make all run directories; none is left behind if one cannot be made.
+    """Make all run directories; none is left behind if one cannot be made (see ``check_task``).
 
     Raises:
-        FtflError: a task cannot be made or does not go with its algorithm; a directory exists
-            already or cannot be written.
+        FtflError: a directory exists already or cannot be written.
     """
-    for config in {dataclasses.replace(c, seed=0): None for c in configs}:
-        check_task(config)
     made: list[RunDir] = []
     provenance = collect(argv)
     try:
@@ -180,24 +165,19 @@ def check_task(config: Config) -> None:
     Raises:
         FtflError: the task cannot be made, or does not go with the algorithm or the logged data.
     """
+    from ftfl.envs.make import make_task
     from ftfl.training.learn import require_compatible
     from ftfl.training.logged import load_logged
 
-    with contextlib.closing(_make_env(config)) as env:
+    with contextlib.closing(make_task(config.task)) as env:
         require_compatible(config, env.spec)
         if config.init_replay is not None:
             load_logged(Path(config.init_replay), env.spec)
 
 
-def _make_env(config: Config) -> Environment:
-    from ftfl.envs.make import make_env
-
-    task = config.task
-    return make_env(task.name, action_repeat=task.action_repeat, reward_unit=task.reward_unit)
-
-
 def train_in_process(run_dir: RunDir, sinks: Sequence[Sink] = ()) -> None:
     """Train the run that a directory describes, here and now; its status says how it ended."""
+    from ftfl.envs.make import make_task
     from ftfl.training.loop import Loop
 
     config = from_dict(run_dir.config())
@@ -206,22 +186,19 @@ def train_in_process(run_dir: RunDir, sinks: Sequence[Sink] = ()) -> None:
             stack.callback(sink.close)
         try:
             stack.enter_context(run_dir.lock())
-            env = stack.enter_context(contextlib.closing(_make_env(config)))
+            env = stack.enter_context(contextlib.closing(make_task(config.task)))
             # A machine exists once: it is evaluated where it learns, between episodes.
             eval_env = env
             if not config.update_between_episodes:
-                eval_env = stack.enter_context(contextlib.closing(_make_env(config)))
+                eval_env = stack.enter_context(contextlib.closing(make_task(config.task)))
             Loop(config, env, eval_env, run_dir, sinks).run()
         except BaseException as error:
+            begun = run_dir.read_status() or {"label": run_dir.label(config.algo)}
             text = (
                 str(error) if isinstance(error, FtflError) else f"{type(error).__name__}: {error}"
             )
-            run_dir.write_status(_begun(run_dir) | {"state": "failed", "message": text})
+            run_dir.write_status(begun | {"state": "failed", "message": text})
             raise
-
-
-def _begun(run_dir: RunDir) -> dict[str, Any]:
-    return run_dir.read_status() or {"label": run_dir.path.parent.name}
 
 
 def main(argv: Sequence[str]) -> int:
