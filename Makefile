@@ -1,4 +1,4 @@
-# make demo | test | lint | format | docs | lock | clean      PYTHON=python3.12 chooses the interpreter
+# make demo | test | test-long | lint | format | docs | lock | clean      PYTHON=python3.12 chooses the interpreter
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,16 +12,19 @@ INTEL_MAC := import platform; print(int(platform.system() == "Darwin" and platfo
 COMPILE = $(BIN)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-annotate --no-header $(UV_ARGS)
 
-.PHONY: help demo test lint format docs lock clean
+.PHONY: help demo test test-long lint format docs lock clean
 
 help:  ## Say what can be made.
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 
 demo: $(VENV)/.runtime  ## Train SAC, MBPO and FTFL side by side on a small task.
 	$(BIN)/ftfl demo
 
 test: lint  ## Lint, types and all tests; what CI runs.
 	MUJOCO_GL=disabled $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-long: $(VENV)/.dev  ## The long fault tests: kill harness, full disks, mutations (about half an hour).
+	MUJOCO_GL=disabled $(BIN)/python -m pytest $(PYTEST_ARGS) -m long
 
 lint: $(VENV)/.dev  ## Style, formatting and types, without changing anything.
 	$(BIN)/ruff check .

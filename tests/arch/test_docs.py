@@ -63,7 +63,7 @@ def test_every_field_says_what_it_means() -> None:
         for name, _, _, text in GENERATE.documented(cls)
         if not text and name not in GENERATE.GROUPS
     }
-    assert silent <= SELF_EXPLAINING, "put a docstring under these fields of config.py"
+    assert silent <= SELF_EXPLAINING, "put a docstring under these fields of config/fields.py"
 
 
 def defined(path: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""What a run is: frozen, validated dataclasses with a JSON round trip and a content hash.
+"""What a run is: frozen, validated dataclasses, every field with its meaning beside it.
 
 Defaults are those of the field's usual backbone (STFL's MBPO and SAC, arXiv 2412.14312) with
 per-member bootstrap data and per-member fan-in. Presets and profiles (``ftfl.presets``) are
@@ -8,22 +8,19 @@ changes to these defaults, nothing else.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
-import types
 import typing
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ftfl.errors import FtflError, unknown
+from ftfl.errors import FtflError
 
 Target = Literal["residual", "direct"]
 Scale = Literal["raw", "unit"]
 
 
-def _check(ok: bool, name: str, value: object, allowed: str) -> None:
+def check(ok: bool, name: str, value: object, allowed: str) -> None:
+    """Refuse a value in one sentence: the field, what was given, what is allowed."""
     if not ok:
         raise FtflError(f"{name} was given as {value!r}, but {allowed}.")
 
@@ -31,13 +28,13 @@ def _check(ok: bool, name: str, value: object, allowed: str) -> None:
 def _positive(owner: object, prefix: str, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
-        _check(value > 0 and math.isfinite(value), prefix + name, value, "must be above 0")
+        check(value > 0 and math.isfinite(value), prefix + name, value, "must be above 0")
 
 
 def _not_negative(owner: object, prefix: str, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
-        _check(value >= 0 and math.isfinite(value), prefix + name, value, "must be 0 or more")
+        check(value >= 0 and math.isfinite(value), prefix + name, value, "must be 0 or more")
 
 
 def _sane(owner: object, prefix: str) -> None:
@@ -45,13 +42,13 @@ def _sane(owner: object, prefix: str) -> None:
         value = getattr(owner, f.name)
         for number in value if isinstance(value, tuple) else (value,):
             finite = not isinstance(number, float) or math.isfinite(number)
-            _check(finite, prefix + f.name, value, "must be finite")
+            check(finite, prefix + f.name, value, "must be finite")
     hints = typing.get_type_hints(type(owner))
     for name, hint in hints.items():
         if typing.get_origin(hint) is Literal:
             allowed = typing.get_args(hint)
             value = getattr(owner, name)
-            _check(value in allowed, prefix + name, value, f"must be one of {', '.join(allowed)}")
+            check(value in allowed, prefix + name, value, f"must be one of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True)
@@ -66,10 +63,16 @@ class TaskConfig:
     reward_unit: float = 1.0
     """The unit dial: the environment pays reward × this, and the agent divides by it again, so
     that only the dynamics model meets the other unit. Powers of two are exact."""
+    step_limit_seconds: float | None = None
+    """Run the environment in a process of its own, and count a step or reset that takes longer, or
+    that kills the process, as a fault; none: in this process, where a hang or crash ends the run
+    (what was saved stays)."""
 
     def __post_init__(self) -> None:
         _sane(self, "task.")
         _positive(self, "task.", "action_repeat", "reward_unit")
+        if self.step_limit_seconds is not None:
+            _positive(self, "task.", "step_limit_seconds")
 
 
 @dataclass(frozen=True)
@@ -112,17 +115,17 @@ class SacConfig:
     def __post_init__(self) -> None:
         p = "sac."
         _sane(self, p)
-        _check(len(self.hidden) > 0 and min(self.hidden) > 0, p + "hidden", self.hidden,
+        check(len(self.hidden) > 0 and min(self.hidden) > 0, p + "hidden", self.hidden,
                "needs at least one layer of width 1 or more")  # fmt: skip
         _positive(self, p, "batch_size", "updates_per_step", "actor_learning_rate",
                   "critic_learning_rate", "temperature_learning_rate", "initial_temperature",
                   "critic_loss_weight", "reward_scale")  # fmt: skip
         _not_negative(self, p, "reset_every_updates")
-        _check(0 <= self.discount < 1, p + "discount", self.discount,
+        check(0 <= self.discount < 1, p + "discount", self.discount,
                "must be at least 0 and below 1")  # fmt: skip
-        _check(0 < self.target_update_rate <= 1, p + "target_update_rate",
+        check(0 < self.target_update_rate <= 1, p + "target_update_rate",
                self.target_update_rate, "must be above 0 and at most 1")  # fmt: skip
-        _check(self.log_std_min < self.log_std_max, p + "log_std_min", self.log_std_min,
+        check(self.log_std_min < self.log_std_max, p + "log_std_min", self.log_std_min,
                f"must be below log_std_max = {self.log_std_max}")  # fmt: skip
 
 
@@ -201,21 +204,21 @@ class DynamicsConfig:
                   "max_updates", "patience", "holdout_rows")  # fmt: skip
         _not_negative(self, p, "check_every", "min_improvement", "scale_floor", "scale_epsilon",
                       "logvar_penalty")  # fmt: skip
-        _check(self.elites <= self.members, p + "elites", self.elites,
+        check(self.elites <= self.members, p + "elites", self.elites,
                f"must be at most members = {self.members}")  # fmt: skip
-        _check(len(self.hidden) > 0 and min(self.hidden) > 0, p + "hidden", self.hidden,
+        check(len(self.hidden) > 0 and min(self.hidden) > 0, p + "hidden", self.hidden,
                "needs at least one layer of width 1 or more")  # fmt: skip
-        _check(len(self.weight_decay) == len(self.hidden) + 1 and min(self.weight_decay) >= 0,
+        check(len(self.weight_decay) == len(self.hidden) + 1 and min(self.weight_decay) >= 0,
                p + "weight_decay", self.weight_decay,
                f"needs one factor of 0 or more per layer, here {len(self.hidden) + 1}"
                " (hidden layers and the output)")  # fmt: skip
-        _check(self.holdout_every >= 2, p + "holdout_every", self.holdout_every,
+        check(self.holdout_every >= 2, p + "holdout_every", self.holdout_every,
                "must be 2 or more (5 holds out 20 %)")  # fmt: skip
-        _check(self.logvar_min < self.logvar_max, p + "logvar_min", self.logvar_min,
+        check(self.logvar_min < self.logvar_max, p + "logvar_min", self.logvar_min,
                f"must be below logvar_max = {self.logvar_max}")  # fmt: skip
         if self.logvar_start is not None:
             low, high = self.logvar_min, self.logvar_max
-            _check(low < self.logvar_start < high, p + "logvar_start", self.logvar_start,
+            check(low < self.logvar_start < high, p + "logvar_start", self.logvar_start,
                    f"must lie between {low} and {high}")  # fmt: skip
 
 
@@ -243,12 +246,12 @@ class RolloutConfig:
         _sane(self, p)
         _positive(self, p, "per_step", "every", "retention_steps")
         first, last, before, after = self.length
-        _check(0 <= first < last and min(before, after) >= 1, p + "length", self.length,
+        check(0 <= first < last and min(before, after) >= 1, p + "length", self.length,
                "must be (first step, last step, length before, length after) with"
                " 0 ≤ first < last and lengths of 1 or more")  # fmt: skip
-        _check(self.retention_steps >= self.every, p + "retention_steps", self.retention_steps,
+        check(self.retention_steps >= self.every, p + "retention_steps", self.retention_steps,
                f"must be at least every = {self.every}, or one batch would not fit")  # fmt: skip
-        _check(0 <= self.real_ratio <= 1, p + "real_ratio", self.real_ratio,
+        check(0 <= self.real_ratio <= 1, p + "real_ratio", self.real_ratio,
                "must lie between 0 and 1")  # fmt: skip
 
     @property
@@ -287,6 +290,14 @@ class Config:
     eval_episodes: int = 5
     log_every: int = 250
     checkpoint_every: int = 10_000
+    faults_allowed: int = 10
+    """Environment faults tolerated within 10,000 steps. Each drops its transition and starts a new
+    episode; one more stops the run."""
+    on_divergence: Literal["stop", "roll_back", "continue"] = "stop"
+    """When a loss or a parameter is no longer finite: stop, go back to the last good checkpoint
+    with fresh randomness, or go on regardless."""
+    on_full_disk: Literal["continue", "stop"] = "continue"
+    """When a checkpoint cannot be written: train on and try again at the next one, or stop."""
     sac: SacConfig = field(default_factory=SacConfig)
     dynamics: DynamicsConfig | None = field(default_factory=DynamicsConfig)
     rollouts: RolloutConfig | None = field(default_factory=RolloutConfig)
@@ -294,15 +305,16 @@ class Config:
     def __post_init__(self) -> None:
         _positive(self, "", "steps", "replay_rows", "eval_every", "eval_episodes", "log_every",
                   "checkpoint_every")  # fmt: skip
-        _not_negative(self, "", "seed", "warmup_steps")
-        _check(self.seed < 2**32, "seed", self.seed, "must be below 2³²")
-        _check((self.dynamics is None) == (self.rollouts is None), "rollouts", self.rollouts,
+        _not_negative(self, "", "seed", "warmup_steps", "faults_allowed")
+        _sane(self, "")
+        check(self.seed < 2**32, "seed", self.seed, "must be below 2³²")
+        check((self.dynamics is None) == (self.rollouts is None), "rollouts", self.rollouts,
                "a dynamics model and rollouts come together or not at all")  # fmt: skip
         if self.dynamics is not None:
             least = 2 * self.dynamics.holdout_every
-            _check(self.replay_rows >= least, "replay_rows", self.replay_rows,
+            check(self.replay_rows >= least, "replay_rows", self.replay_rows,
                    f"a dynamics model needs at least {least} transitions to train on")  # fmt: skip
-            _check(self.warmup_steps >= least or self.init_replay is not None, "warmup_steps",
+            check(self.warmup_steps >= least or self.init_replay is not None, "warmup_steps",
                    self.warmup_steps,
                    f"a dynamics model needs at least {least} transitions to train on"
                    " (or --init-replay)")  # fmt: skip
@@ -311,99 +323,3 @@ class Config:
     def agent_reward_scale(self) -> float:
         """What the agent multiplies stored rewards by: its own scale, and the dial turned back."""
         return self.sac.reward_scale / self.task.reward_unit
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    """Plain JSON data: nested dictionaries, lists for tuples."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def from_dict(data: Mapping[str, Any]) -> Config:
-    """The inverse of ``to_dict``; an unknown or misplaced field is an error."""
-    return _build(Config, data, "")
-
-
-def _build(cls: type, data: Mapping[str, Any], prefix: str) -> Any:
-    hints = typing.get_type_hints(cls)
-    for name in data:
-        if name not in hints:
-            raise unknown("configuration field", prefix + name, [prefix + h for h in hints])
-    return cls(**{n: _value(hints[n], v, f"{prefix}{n}") for n, v in data.items()})
-
-
-def _value(hint: Any, value: Any, name: str) -> Any:
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        inner = [h for h in typing.get_args(hint) if h is not types.NoneType]
-        return None if value is None else _value(inner[0], value, name)
-    if dataclasses.is_dataclass(hint):
-        if dataclasses.is_dataclass(value):
-            return value
-        _check(isinstance(value, Mapping), name, value, "must be a group of fields")
-        return _build(typing.cast(type, hint), value, name + ".")
-    if typing.get_origin(hint) is tuple:
-        _check(isinstance(value, list | tuple), name, value, "must be a list")
-        kinds = typing.get_args(hint)
-        if kinds[-1] is not Ellipsis:
-            _check(len(value) == len(kinds), name, value, f"must have {len(kinds)} numbers")
-        return tuple(_value(kinds[0], v, name) for v in value)
-    if hint is float:
-        ok = isinstance(value, int | float) and not isinstance(value, bool)
-        _check(ok, name, value, "must be a number")
-        return float(value)
-    if hint in (int, bool, str):
-        ok = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
-        kind = {int: "a whole number", bool: "true or false", str: "text"}[hint]
-        _check(ok, name, value, f"must be {kind}")
-    return value
-
-
-def flatten(config: Config) -> dict[str, Any]:
-    """Every value by its dotted name, e.g. ``dynamics.target``; an absent group is one None."""
-    return dict(_walk(config, ""))
-
-
-def _walk(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    for f in dataclasses.fields(node):
-        value = getattr(node, f.name)
-        if dataclasses.is_dataclass(value):
-            yield from _walk(value, f"{prefix}{f.name}.")
-        else:
-            yield prefix + f.name, value
-
-
-def replace(config: Config, changes: Mapping[str, Any]) -> Config:
-    """A copy with dotted fields changed; unknown names and impossible values are errors."""
-    data = dataclasses.asdict(config)
-    names = flatten(config)
-    for name, value in changes.items():
-        *groups, leaf = name.split(".")
-        node: Any = data
-        for group in groups:
-            if group in node and node[group] is None:
-                raise FtflError(
-                    f"{name} was given, but algorithm {config.algo!r} has no {group};"
-                    " choose a model-based one (see `ftfl list algos`)."
-                )
-            if group not in node:
-                raise unknown("configuration field", name, names)
-            node = node[group]
-        if leaf not in node:
-            raise unknown("configuration field", name, names)
-        node[leaf] = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
-    return from_dict(data)
-
-
-def difference(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
-    """Dotted fields in which two configurations differ, with both values."""
-    fa, fb = flatten(a), flatten(b)
-    return {
-        name: (fa.get(name), fb.get(name))
-        for name in sorted(fa.keys() | fb.keys())
-        if fa.get(name) != fb.get(name)
-    }
-
-
-def content_hash(config: Config) -> str:
-    """Twelve hex digits that name the configuration: equal configurations, equal hash."""
-    text = json.dumps(to_dict(config), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
