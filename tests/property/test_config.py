@@ -106,10 +106,12 @@ def test_from_dict_needs_no_field_and_takes_no_unknown_one():
 
 def test_every_field_of_every_group_has_a_value_in_flatten():
     flat = cfg.flatten(cfg.Config())
-    groups = {"sac": cfg.SacConfig, "dynamics": cfg.DynamicsConfig, "rollouts": cfg.RolloutConfig}
+    groups = {"sac": cfg.SacConfig, "dynamics": cfg.DynamicsConfig, "rollouts": cfg.RolloutConfig,
+              "rollouts.screening": cfg.ScreenConfig}  # fmt: skip
     for prefix, group in groups.items():
         for field in dataclasses.fields(group):
-            assert f"{prefix}.{field.name}" in flat
+            name = f"{prefix}.{field.name}"
+            assert name in flat or name in groups
 
 
 @pytest.mark.parametrize(
@@ -123,6 +125,15 @@ def test_every_field_of_every_group_has_a_value_in_flatten():
         {"dynamics.weight_decay": [1e-5, math.nan, 0, 0, 0]},
         # A batch of branches larger than the synthetic ring writes one slot twice.
         {"rollouts.every": 30, "rollouts.retention_steps": 20},
+        {"rollouts.capacity_share": 0.5, "rollouts.retention_steps": 1},
+        {"rollouts.capacity_share": 1.5},
+        {"rollouts.enough_rows": -1},
+        {"rollouts.screening.threshold_percentile": 101.0},
+        {"rollouts.screening.kl_penalty": -1.0},
+        {"rollouts.screening.quantum": 0.0},
+        {"rollouts.screening.step_quantile": math.nan},
+        # How many updates there are decides when to reset, and data decide how many there are.
+        {"rollouts.updates": "stored", "sac.reset_every_updates": 100},
         # No full block of rows: nothing to hold out, and statistics of nothing.
         {"replay_rows": 8},
     ],

@@ -14,6 +14,7 @@ from ftfl.config import DynamicsConfig
 from ftfl.dynamics.fit import bootstrap_rows, minibatch_rows
 from ftfl.replay import Split
 from ftfl.rollouts.generate import kept_rows, mixed_batch
+from ftfl.rollouts.memory import remember
 from ftfl.types import Transition
 from helpers import tiny
 
@@ -175,7 +176,7 @@ def test_mixed_batch_has_exactly_the_real_share(size, share, seed):
     unreal = insert(rings.empty(30, 1, 1), numbered(range(-20, 0)))
     nothing = rings.empty(30, 1, 1)
     step = jnp.int32(100)
-    batch = mixed_batch(jax.random.key(seed), real, unreal, step, config)
+    batch = mixed_batch(jax.random.key(seed), real, unreal, remember(config, 1), step, config)
     invented = int((batch.reward < 0).sum())
     assert len(batch.reward) == size
     assert int((batch.reward > 0).sum()) == size - invented
@@ -184,7 +185,7 @@ def test_mixed_batch_has_exactly_the_real_share(size, share, seed):
     nearest = round(exact)
     assert invented == (nearest if abs(exact - nearest) < 1e-9 else int(np.floor(exact)))
     np.testing.assert_array_equal(batch.next_obs[:, 0], batch.reward + 0.5)
-    alone = mixed_batch(jax.random.key(seed), real, nothing, step, config)
+    alone = mixed_batch(jax.random.key(seed), real, nothing, remember(config, 1), step, config)
     assert (alone.reward > 0).all()
 
 
@@ -198,11 +199,12 @@ def test_batches_see_the_retention_window_only(per_step):
     assert config.rollouts is not None
     ring = rings.empty(config.rollouts.capacity_rows, 1, 1)
     assert ring.capacity == 15 * per_step
+    memory = remember(config, 1)
     ring = insert(ring, numbered(range(15 * per_step)))
     real = insert(rings.empty(4, 1, 1), numbered([-1, -2, -3]))
     for step, length in ((0, 1), (150, 2), (200, 3)):
         assert int(kept_rows(jnp.int32(step), config)) == 5 * per_step * length
-        batch = mixed_batch(jax.random.key(step), real, ring, jnp.int32(step), config)
+        batch = mixed_batch(jax.random.key(step), real, ring, memory, jnp.int32(step), config)
         oldest = 15 * per_step - 5 * per_step * length
         np.testing.assert_array_equal(
             np.unique(np.asarray(batch.reward)), np.arange(oldest, 15 * per_step)

@@ -20,8 +20,8 @@ from ftfl.dynamics import predict as dyn
 from ftfl.dynamics.carry import carry
 from ftfl.dynamics.targets import Scaler, Statistics, floor_shift, measure, training_scaler
 from ftfl.replay import Split
-from ftfl.rollouts import screens
 from ftfl.rollouts.generate import Ends, generate, length_at
+from ftfl.rollouts.memory import remember
 from ftfl.termination import never
 from ftfl.training import state as run_state
 from ftfl.training.learn import make_learner
@@ -341,7 +341,7 @@ class World:
         empty = rings.empty(self.config.rollouts.capacity_rows, 2, 1)
         ring, _, metrics = generate(
             jax.random.key(key), self.actor, self.dynamics, self.real, empty,
-            screens.get("keep-all").initial, jnp.int32(step), Ends(termination, None), self.config,
+            remember(self.config, 2), jnp.int32(step), Ends(termination, None), self.config,
         )  # fmt: skip
         kept = int(ring.size)
         return Transition(*(np.asarray(x)[:kept] for x in ring.rows)), metrics

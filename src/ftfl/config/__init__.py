@@ -1,15 +1,15 @@
-"""What a run is (``fields``), and what can be done with it as data (``convert``)."""
+"""What a run is (``fields``, ``rollouts``), and what can be done with it as data (``convert``)."""
 
 from ftfl.config.convert import content_hash, difference, flatten, from_dict, replace, to_dict
 from ftfl.config.fields import (
     Config,
     DynamicsConfig,
-    RolloutConfig,
     SacConfig,
     Scale,
     Target,
     TaskConfig,
 )
+from ftfl.config.rollouts import RolloutConfig, ScreenConfig
 
 __all__ = [
     "Config",
@@ -17,6 +17,7 @@ __all__ = [
     "RolloutConfig",
     "SacConfig",
     "Scale",
+    "ScreenConfig",
     "Target",
     "TaskConfig",
     "content_hash",

@@ -10,7 +10,8 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ftfl.config.fields import Config, check
+from ftfl.config.checks import check
+from ftfl.config.fields import Config
 from ftfl.errors import FtflError, unknown
 
 

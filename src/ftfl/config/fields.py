@@ -7,48 +7,14 @@ changes to these defaults, nothing else.
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from ftfl.errors import FtflError
+from ftfl.config.checks import check, not_negative, positive, sane
+from ftfl.config.rollouts import RolloutConfig
 
 Target = Literal["residual", "direct"]
 Scale = Literal["raw", "unit"]
-
-
-def check(ok: bool, name: str, value: object, allowed: str) -> None:
-    """Refuse a value in one sentence: the field, what was given, what is allowed."""
-    if not ok:
-        raise FtflError(f"{name} was given as {value!r}, but {allowed}.")
-
-
-def _positive(owner: object, prefix: str, *names: str) -> None:
-    for name in names:
-        value = getattr(owner, name)
-        check(value > 0 and math.isfinite(value), prefix + name, value, "must be above 0")
-
-
-def _not_negative(owner: object, prefix: str, *names: str) -> None:
-    for name in names:
-        value = getattr(owner, name)
-        check(value >= 0 and math.isfinite(value), prefix + name, value, "must be 0 or more")
-
-
-def _sane(owner: object, prefix: str) -> None:
-    for f in dataclasses.fields(typing.cast(Any, owner)):
-        value = getattr(owner, f.name)
-        for number in value if isinstance(value, tuple) else (value,):
-            finite = not isinstance(number, float) or math.isfinite(number)
-            check(finite, prefix + f.name, value, "must be finite")
-    hints = typing.get_type_hints(type(owner))
-    for name, hint in hints.items():
-        if typing.get_origin(hint) is Literal:
-            allowed = typing.get_args(hint)
-            value = getattr(owner, name)
-            check(value in allowed, prefix + name, value, f"must be one of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True)
@@ -69,10 +35,10 @@ class TaskConfig:
     (what was saved stays)."""
 
     def __post_init__(self) -> None:
-        _sane(self, "task.")
-        _positive(self, "task.", "action_repeat", "reward_unit")
+        sane(self, "task.")
+        positive(self, "task.", "action_repeat", "reward_unit")
         if self.step_limit_seconds is not None:
-            _positive(self, "task.", "step_limit_seconds")
+            positive(self, "task.", "step_limit_seconds")
 
 
 @dataclass(frozen=True)
@@ -111,16 +77,19 @@ class SacConfig:
     many updates; 0: never (SR-SAC: 2,560,000)."""
     reward_scale: float = 1.0
     """The agent learns from reward × this."""
+    exploration: Literal["sample", "mean", "pink"] = "sample"
+    """What the agent plays while it learns: draws from its policy, the policy's mean (mbrl-lib), or
+    draws whose noise is pink over time (MACURA, Infoprop). Rollouts always draw."""
 
     def __post_init__(self) -> None:
         p = "sac."
-        _sane(self, p)
+        sane(self, p)
         check(len(self.hidden) > 0 and min(self.hidden) > 0, p + "hidden", self.hidden,
                "needs at least one layer of width 1 or more")  # fmt: skip
-        _positive(self, p, "batch_size", "updates_per_step", "actor_learning_rate",
+        positive(self, p, "batch_size", "updates_per_step", "actor_learning_rate",
                   "critic_learning_rate", "temperature_learning_rate", "initial_temperature",
                   "critic_loss_weight", "reward_scale")  # fmt: skip
-        _not_negative(self, p, "reset_every_updates")
+        not_negative(self, p, "reset_every_updates")
         check(0 <= self.discount < 1, p + "discount", self.discount,
                "must be at least 0 and below 1")  # fmt: skip
         check(0 < self.target_update_rate <= 1, p + "target_update_rate",
@@ -199,10 +168,10 @@ class DynamicsConfig:
 
     def __post_init__(self) -> None:
         p = "dynamics."
-        _sane(self, p)
-        _positive(self, p, "members", "elites", "learning_rate", "batch_size", "train_every",
+        sane(self, p)
+        positive(self, p, "members", "elites", "learning_rate", "batch_size", "train_every",
                   "max_updates", "patience", "holdout_rows")  # fmt: skip
-        _not_negative(self, p, "check_every", "min_improvement", "scale_floor", "scale_epsilon",
+        not_negative(self, p, "check_every", "min_improvement", "scale_floor", "scale_epsilon",
                       "logvar_penalty")  # fmt: skip
         check(self.elites <= self.members, p + "elites", self.elites,
                f"must be at most members = {self.members}")  # fmt: skip
@@ -220,49 +189,6 @@ class DynamicsConfig:
             low, high = self.logvar_min, self.logvar_max
             check(low < self.logvar_start < high, p + "logvar_start", self.logvar_start,
                    f"must lie between {low} and {high}")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class RolloutConfig:
-    """Synthetic branches from real states, and what is kept of them."""
-
-    length: tuple[int, int, int, int] = (0, 1, 1, 1)
-    """(first step, last step, length before, length after): steps of a branch, linear in between,
-    truncated to a whole number."""
-    per_step: int = 400
-    """Branches started per environment step."""
-    every: int = 1
-    """Environment steps between batches of branches (each then starts per_step × every)."""
-    retention_steps: int = 2_500
-    """Synthetic rows older than this many environment steps are dropped (rows kept = this ×
-    per_step × length)."""
-    real_ratio: float = 0.05
-    """Share of real rows in an update batch, exactly batch − ⌊batch × (1 − ratio)⌋ of them."""
-    screen: str = "keep-all"
-    """The rule that filters, penalises or rejects synthetic transitions."""
-
-    def __post_init__(self) -> None:
-        p = "rollouts."
-        _sane(self, p)
-        _positive(self, p, "per_step", "every", "retention_steps")
-        first, last, before, after = self.length
-        check(0 <= first < last and min(before, after) >= 1, p + "length", self.length,
-               "must be (first step, last step, length before, length after) with"
-               " 0 ≤ first < last and lengths of 1 or more")  # fmt: skip
-        check(self.retention_steps >= self.every, p + "retention_steps", self.retention_steps,
-               f"must be at least every = {self.every}, or one batch would not fit")  # fmt: skip
-        check(0 <= self.real_ratio <= 1, p + "real_ratio", self.real_ratio,
-               "must lie between 0 and 1")  # fmt: skip
-
-    @property
-    def max_length(self) -> int:
-        """The longest branch the schedule asks for."""
-        return max(self.length[2:])
-
-    @property
-    def capacity_rows(self) -> int:
-        """Rows the synthetic replay must hold."""
-        return self.retention_steps * self.per_step * self.max_length
 
 
 @dataclass(frozen=True)
@@ -303,13 +229,17 @@ class Config:
     rollouts: RolloutConfig | None = field(default_factory=RolloutConfig)
 
     def __post_init__(self) -> None:
-        _positive(self, "", "steps", "replay_rows", "eval_every", "eval_episodes", "log_every",
+        positive(self, "", "steps", "replay_rows", "eval_every", "eval_episodes", "log_every",
                   "checkpoint_every")  # fmt: skip
-        _not_negative(self, "", "seed", "warmup_steps", "faults_allowed")
-        _sane(self, "")
+        not_negative(self, "", "seed", "warmup_steps", "faults_allowed")
+        sane(self, "")
         check(self.seed < 2**32, "seed", self.seed, "must be below 2³²")
         check((self.dynamics is None) == (self.rollouts is None), "rollouts", self.rollouts,
                "a dynamics model and rollouts come together or not at all")  # fmt: skip
+        if self.rollouts is not None and self.rollouts.updates == "stored":
+            check(self.sac.reset_every_updates == 0, "sac.reset_every_updates",
+                   self.sac.reset_every_updates,
+                   "must be 0 when rollouts.updates=stored sets the number of updates")  # fmt: skip
         if self.dynamics is not None:
             least = 2 * self.dynamics.holdout_every
             check(self.replay_rows >= least, "replay_rows", self.replay_rows,

@@ -20,10 +20,10 @@ from ftfl.dynamics.elites import draw_elites
 from ftfl.dynamics.predict import DynamicsState
 from ftfl.nets import MLP
 from ftfl.replay import Replay, insert, newest, sample_slots, take
-from ftfl.rollouts import screens
+from ftfl.rollouts import registry
+from ftfl.rollouts.memory import Memory, calibrated, channel_scale, older
+from ftfl.rollouts.screens import Predictions, ScreenRule
 from ftfl.types import Key, Metrics, RewardFn, TerminationFn, Transition
-
-_ROWS_AT_ONCE = 4_000  # bounds the memory of one forward pass of the ensemble
 
 
 class Ends(NamedTuple):
@@ -34,11 +34,25 @@ class Ends(NamedTuple):
     reward: RewardFn | None
 
 
+class _World(NamedTuple):
+    """What stays the same through a batch of branches."""
+
+    actor: MLP
+    dynamics: DynamicsState
+    ends: Ends
+    rule: ScreenRule
+    length: Int[Array, ""]
+    config: Config
+
+
+_SUMS = ("stored", "alive", "ended", "broken", "reward", "square", "penalty", "uncertainty")
+
+
 class _Branch(NamedTuple):
     obs: Float[Array, "B O"]
     active: Bool[Array, "B"]
     synthetic: Replay
-    screen_state: Any
+    screen: Any
     sums: dict[str, Array]
 
 
@@ -59,121 +73,147 @@ def kept_rows(env_steps: Int[Array, ""], config: Config) -> Int[Array, ""]:
     )
 
 
+def usable_rows(
+    synthetic: Replay, memory: Memory, env_steps: Int[Array, ""], config: Config
+) -> Int[Array, ""]:
+    """Newest synthetic rows that training may use now."""
+    if memory.stored is None:
+        return jnp.minimum(synthetic.size, kept_rows(env_steps, config))
+    return jnp.minimum(synthetic.size, jnp.sum(memory.stored))
+
+
 def generate(
     key: Key,
     actor: MLP,
     dynamics: DynamicsState,
     real: Replay,
     synthetic: Replay,
-    screen_state: Any,
+    memory: Memory,
     env_steps: Int[Array, ""],
     ends: Ends,
     config: Config,
-) -> tuple[Replay, Any, Metrics]:
+) -> tuple[Replay, Memory, Metrics]:
     """Start ``per_step × every`` branches and append what they bring to ``synthetic``.
 
     Returns:
-        The synthetic replay, the screen's memory, and ``rollout/…`` metrics of this batch.
+        The synthetic replay, what rollouts remember, and ``rollout/…`` metrics of this batch.
     """
     assert config.rollouts is not None
     assert config.dynamics is not None
     total = config.rollouts.per_step * config.rollouts.every
-    chunks = -(-total // _ROWS_AT_ONCE)
-    rows = -(-total // chunks)
-    length = length_at(env_steps, config)
-    zero = {k: jnp.float32(0) for k in ("stored", "alive", "ended", "broken", "reward", "square")}
+    enough = config.rollouts.enough_rows
+    chunks, rows = config.rollouts.chunks
+    rule = registry.build(config, real.rows.obs.shape[1])
+    world = _World(actor, dynamics, ends, rule, length_at(env_steps, config), config)
+    memory = calibrated(jax.random.fold_in(key, chunks), memory, rule, dynamics, real, config)
+    zero = {k: jnp.float32(0) for k in _SUMS}
 
-    def chunk(i: Array, carry: tuple) -> tuple:
-        synthetic, screen_state, sums = carry
+    def unfinished(carry: tuple) -> Bool[Array, ""]:
+        i, _, _, sums = carry
+        return (i < chunks) & (sums["stored"] < enough) if enough else i < chunks
+
+    def chunk(carry: tuple) -> tuple:
+        i, synthetic, screen, sums = carry
         start_key, branch_key = jax.random.split(jax.random.fold_in(key, i))
         obs = take(real, sample_slots(real, start_key, rows)).obs
         # The last chunk may be asked for fewer rows than its shape holds.
         active = jnp.arange(rows, dtype=jnp.int32) + i * rows < total
-        branch = _Branch(obs, active, synthetic, screen_state, sums)
 
-        def step(t: Array, b: _Branch) -> _Branch:
-            return _step(jax.random.fold_in(branch_key, t), t, b, actor, dynamics, ends, config)
+        def going(carry: tuple[Array, _Branch]) -> Bool[Array, ""]:
+            t, b = carry
+            return (t < world.length) & jnp.any(b.active)
 
-        b = jax.lax.fori_loop(0, length, step, branch)
-        return b.synthetic, b.screen_state, b.sums
+        def step(carry: tuple[Array, _Branch]) -> tuple[Array, _Branch]:
+            t, b = carry
+            return t + 1, _step(jax.random.fold_in(branch_key, t), t, b, world)
 
-    synthetic, screen_state, sums = jax.lax.fori_loop(
-        0, chunks, chunk, (synthetic, screen_state, zero)
-    )
-    stored = jnp.maximum(sums["stored"], 1.0)
+        start = (jnp.int32(0), _Branch(obs, active, synthetic, screen, sums))
+        _, b = jax.lax.while_loop(going, step, start)
+        return i + 1, b.synthetic, b.screen, b.sums
+
+    start = (jnp.int32(0), synthetic, memory.screen, zero)
+    _, synthetic, screen, sums = jax.lax.while_loop(unfinished, chunk, start)
+    memory = older(memory, screen, sums["stored"])
+    return synthetic, memory, _metrics(sums, world.length)
+
+
+def _metrics(sums: dict[str, Array], length: Int[Array, ""]) -> Metrics:
+    stored, alive = jnp.maximum(sums["stored"], 1.0), jnp.maximum(sums["alive"], 1.0)
     mean = sums["reward"] / stored
-    return (
-        synthetic,
-        screen_state,
-        {
-            "rollout/synthetic_reward_mean_reward": mean,
-            "rollout/synthetic_reward_std_reward": jnp.sqrt(
-                jnp.maximum(sums["square"] / stored - mean**2, 0.0)
-            ),
-            "rollout/terminated_share": sums["ended"] / stored,
-            "rollout/nonfinite_rows_count": sums["broken"],
-            "rollout/kept_share": sums["stored"] / jnp.maximum(sums["alive"], 1.0),
-            "rollout/length_steps": length.astype(jnp.float32),
-            "rollout/rows_count": sums["stored"],
-        },
-    )
+    spread = jnp.sqrt(jnp.maximum(sums["square"] / stored - mean**2, 0.0))
+    return {
+        "rollout/synthetic_reward_mean_reward": mean,
+        "rollout/synthetic_reward_std_reward": spread,
+        "rollout/penalty_mean_reward": sums["penalty"] / stored,
+        "rollout/uncertainty_mean_screen": sums["uncertainty"] / alive,
+        "rollout/terminated_share": sums["ended"] / stored,
+        "rollout/nonfinite_rows_count": sums["broken"],
+        "rollout/kept_share": sums["stored"] / alive,
+        "rollout/length_steps": length.astype(jnp.float32),
+        "rollout/rows_count": sums["stored"],
+    }
 
 
-def _step(
-    key: Key,
-    t: Int[Array, ""],
-    b: _Branch,
-    actor: MLP,
-    dynamics: DynamicsState,
-    ends: Ends,
-    config: Config,
-) -> _Branch:
+def _step(key: Key, t: Int[Array, ""], b: _Branch, world: _World) -> _Branch:
+    config, dynamics, ends = world.config, world.dynamics, world.ends
     assert config.rollouts is not None
     assert config.dynamics is not None
     act_key, elite_key, noise_key, screen_key = jax.random.split(key, 4)
     rows, size = b.obs.shape
-    action, _ = sac.policy(actor, b.obs, config.sac).sample(act_key)
+    action, _ = sac.policy(world.actor, b.obs, config.sac).sample(act_key)
     members = dyn.predict(dynamics, b.obs, action, config.dynamics)
     member = draw_elites(dynamics.elites, elite_key, rows)
     chosen = (member, jnp.arange(rows, dtype=jnp.int32))
     mean, std = members.mean[chosen], members.std[chosen]
     drawn = mean + std * jax.random.normal(noise_key, mean.shape)
     next_obs = drawn[:, :size]
-    if config.dynamics.reward_model == "given":
+
+    def given_reward(next_obs: Float[Array, "B O"]) -> Float[Array, "B"]:
         assert ends.reward is not None
-        reward = ends.reward(b.obs, action, next_obs)
+        return ends.reward(b.obs, action, next_obs)
+
+    given = config.dynamics.reward_model == "given"
+    if given:
+        reward = given_reward(next_obs)
     else:
         reward = mean[:, -1] if config.dynamics.reward_draw == "mean" else drawn[:, -1]
-    shown = screens.Predictions(b.obs, action, members, member, next_obs, reward)
-    rule = screens.get(config.rollouts.screen)
-    judged = rule.screen(screen_key, shown, t, b.active, b.screen_state)
+    shown = Predictions(
+        b.obs, action, members, member, next_obs, reward,
+        channel_scale(dynamics, size), world.length,
+    )  # fmt: skip
+    judged = world.rule.screen(screen_key, shown, t, b.active, b.screen)
+    penalty = reward - judged.reward
+    paid = judged.reward
+    if given:
+        # A screen may have moved the next observation, which the known reward may depend on.
+        paid = given_reward(judged.next_obs) - penalty
 
     if ends.termination is None:
         terminated = dyn.learned_termination(dynamics, judged.next_obs)
     else:
         terminated = ends.termination(b.obs, action, judged.next_obs)
-    finite = jnp.all(jnp.isfinite(judged.next_obs), axis=-1) & jnp.isfinite(judged.reward)
+    finite = jnp.all(jnp.isfinite(judged.next_obs), axis=-1) & jnp.isfinite(paid)
     store = b.active & judged.store & finite
     synthetic = insert(
-        b.synthetic,
-        Transition(b.obs, action, judged.reward, judged.next_obs, terminated),
-        store,
+        b.synthetic, Transition(b.obs, action, paid, judged.next_obs, terminated), store
     )
-    paid = jnp.where(store, judged.reward, 0.0)
+    measure = jnp.zeros(rows) if judged.uncertainty is None else judged.uncertainty
     news = {
         "stored": store,
         "alive": b.active,
         "ended": store & terminated,
         "broken": b.active & ~finite,
-        "reward": paid,
-        "square": paid**2,
+        "reward": jnp.where(store, paid, 0.0),
+        "square": jnp.where(store, paid, 0.0) ** 2,
+        "penalty": jnp.where(store, penalty, 0.0),
+        "uncertainty": jnp.where(b.active & jnp.isfinite(measure), measure, 0.0),
     }
     return _Branch(
         obs=jnp.where(finite[:, None], judged.next_obs, 0.0),
         active=b.active & judged.proceed & finite & ~terminated,
         synthetic=synthetic,
-        screen_state=judged.state,
-        sums={k: b.sums[k] + jnp.sum(v.astype(jnp.float32)) for k, v in news.items()},
+        screen=judged.state,
+        sums={k: b.sums[k] + jnp.sum(news[k].astype(jnp.float32)) for k in _SUMS},
     )
 
 
@@ -181,23 +221,29 @@ def mixed_batch(
     key: Key,
     real: Replay,
     synthetic: Replay,
+    memory: Memory,
     env_steps: Int[Array, ""],
     config: Config,
 ) -> Transition:
-    """One update batch with exactly the real share asked for.
+    """One update batch with exactly the real share asked for, or all of one kind by a coin's fall.
 
-    While no synthetic row exists yet (a screen kept none), real rows take their places.
+    While no synthetic row is usable (a screen kept none), real rows take their places.
     """
     assert config.rollouts is not None
     size = config.sac.batch_size
-    # The allowance: 1 − 0.8 is a little below 0.2 in binary, and ten rows then lack one.
-    invented = int(size * (1.0 - config.rollouts.real_ratio) + 1e-9)
-    real_key, synthetic_key = jax.random.split(key)
+    valid = usable_rows(synthetic, memory, env_steps, config)
+    some = valid > 0
+    if config.rollouts.real_draw == "coin":
+        coin_key, real_key, synthetic_key = jax.random.split(key, 3)
+        some &= jax.random.uniform(coin_key) >= config.rollouts.real_ratio
+        invented = size
+    else:
+        real_key, synthetic_key = jax.random.split(key)
+        # The allowance: 1 − 0.8 is a little below 0.2 in binary, and ten rows then lack one.
+        invented = int(size * (1.0 - config.rollouts.real_ratio) + 1e-9)
     real_rows = take(real, sample_slots(real, real_key, size))
-    valid = jnp.minimum(synthetic.size, kept_rows(env_steps, config))
     age = jax.random.randint(synthetic_key, (invented,), 0, jnp.maximum(valid, 1))
     synthetic_rows = take(synthetic, newest(synthetic, age))
-    some = valid > 0
     return jax.tree.map(
         lambda s, r: jnp.concatenate([jnp.where(some, s, r[:invented]), r[invented:]]),
         synthetic_rows,

@@ -232,6 +232,24 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     ("rollout/length_steps", "steps", "Rollout length of the schedule at this moment."),
     ("rollout/rows_count", "rows", "Synthetic rows stored by this batch of branches."),
     (
+        "rollout/usable_rows_count",
+        "rows",
+        "Synthetic rows that updates draw from now; 0 means that a screen let nothing through for "
+        "a whole retention time and the agent learns from real rows alone.",
+    ),
+    (
+        "rollout/penalty_mean_reward",
+        "reward",
+        "Mean of what the screen took off the newest stored rewards; add it to "
+        "rollout/synthetic_reward_mean_reward to get what the model said.",
+    ),
+    (
+        "rollout/uncertainty_mean_screen",
+        "the screen's",
+        "Mean of what the screen judges rows by, over all living rows (m2ac and macura nats, "
+        "infoprop bits per output, mopo the norm of standard deviations); 0 if it judges by none.",
+    ),
+    (
         "rollout/kept_share",
         "share",
         "Share of generated rows the screen let through; 1 means the screen does nothing, 0 that "

@@ -22,7 +22,9 @@ from ftfl.dynamics import fit as fitting
 from ftfl.envs.spec import EnvSpec, require_termination
 from ftfl.errors import FtflError
 from ftfl.nets import MLP
-from ftfl.rollouts.generate import Ends, generate, mixed_batch
+from ftfl.rollouts import registry
+from ftfl.rollouts.generate import Ends, generate, mixed_batch, usable_rows
+from ftfl.training import exploration, updates
 from ftfl.training.state import RunState, Stream, stream_key
 from ftfl.types import Metrics, Transition
 
@@ -52,6 +54,7 @@ def require_compatible(config: Config, spec: EnvSpec) -> None:
     if config.dynamics is None:
         return
     require_termination(spec)
+    registry.require(config, spec.obs_dim, spec.act_dim)
     if config.dynamics.reward_model == "given" and spec.reward_fn is None:
         repeat = config.task.action_repeat
         raise FtflError(
@@ -77,9 +80,8 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
         return jax.random.uniform(key, (spec.act_dim,), minval=-1.0, maxval=1.0)
 
     def act(state: RunState, obs: Float[Array, "O"]) -> Float[Array, "A"]:
-        key = stream_key(state.key, Stream.ACT, state.env_steps)
-        action, _ = sac.policy(state.agent.actor, obs[None], config.sac).sample(key)
-        return action[0]
+        drawn_from = sac.policy(state.agent.actor, obs[None], config.sac)
+        return exploration.act(drawn_from, state.key, state.env_steps, config.sac)[0]
 
     def mode(actor: MLP, obs: Float[Array, "O"]) -> Float[Array, "A"]:
         return sac.policy(actor, obs[None], config.sac).mode()[0]
@@ -110,8 +112,13 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
         key = stream_key(state.key, Stream.LEARN, state.learn_steps)
         rollout_key, update_key = jax.random.split(key)
         metrics: Metrics = {}
+        usable = jnp.int32(0)
         if state.synthetic is not None:
             state, metrics = _imagine(state, rollout_key)
+            assert state.synthetic is not None
+            assert state.screen is not None
+            usable = usable_rows(state.synthetic, state.screen, state.env_steps, config)
+            metrics["rollout/usable_rows_count"] = usable.astype(jnp.float32)
 
         def one(agent: sac.SacState, k: Array) -> tuple[sac.SacState, Metrics]:
             batch_key, sac_key = jax.random.split(k)
@@ -119,13 +126,10 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
             scaled = batch._replace(reward=batch.reward * config.agent_reward_scale)
             return sac.update(agent, scaled, sac_key, config.sac)
 
-        keys = jax.random.split(update_key, config.sac.updates_per_step)
-        agent, per_update = jax.lax.scan(one, state.agent, keys)
+        agent, means = updates.run(one, state.agent, update_key, usable, config)
         state = eqx.tree_at(
             lambda s: (s.agent, s.learn_steps), state, (agent, state.learn_steps + 1)
         )
-        means = {k: jnp.mean(v) for k, v in per_update.items()}
-        means["agent/q_max_abs_scaled"] = jnp.max(per_update["agent/q_max_abs_scaled"])
         return state, means | metrics
 
     def _imagine(state: RunState, key: Array) -> tuple[RunState, Metrics]:
@@ -134,6 +138,7 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
         def run(s: RunState) -> tuple[Any, Any, Metrics]:
             assert s.dynamics is not None
             assert s.synthetic is not None
+            assert s.screen is not None
             return generate(
                 key, s.agent.actor, s.dynamics, s.real, s.synthetic, s.screen, s.env_steps, ends,
                 config,
@@ -152,10 +157,10 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
         return dataclasses.replace(state, synthetic=synthetic, screen=screen), metrics
 
     def _batch(state: RunState, key: Array) -> Transition:
-        if state.synthetic is None:
+        if state.synthetic is None or state.screen is None:
             slots = replay.sample_slots(state.real, key, config.sac.batch_size)
             return replay.take(state.real, slots)
-        return mixed_batch(key, state.real, state.synthetic, state.env_steps, config)
+        return mixed_batch(key, state.real, state.synthetic, state.screen, state.env_steps, config)
 
     def reset_agent(state: RunState) -> RunState:
         key = stream_key(state.key, Stream.AGENT_RESET, state.resets)

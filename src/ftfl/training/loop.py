@@ -279,7 +279,7 @@ class Loop:
         return self.progress.seconds + time.perf_counter() - self._started
 
     def _write(self, values: Mapping[str, float]) -> None:
-        updates = int(self.state.learn_steps) * self.config.sac.updates_per_step
+        updates = int(self.state.agent.updates)
         self.writer.write(self.progress.env_steps, updates, self._seconds(), values)
         for sink in self.sinks:
             sink(self.progress.env_steps, values)

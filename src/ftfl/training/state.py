@@ -22,7 +22,7 @@ from ftfl.dynamics.predict import DynamicsState
 from ftfl.envs.spec import EnvSpec
 from ftfl.errors import FtflError
 from ftfl.replay import Replay
-from ftfl.rollouts import screens
+from ftfl.rollouts.memory import Memory, remember
 from ftfl.sac import SacState
 from ftfl.types import Key
 
@@ -49,7 +49,7 @@ class RunState(eqx.Module):
     # what it learns from
     real: Replay
     synthetic: Replay | None
-    screen: Any
+    screen: Memory | None
     # randomness
     key: Key
     # counters
@@ -70,7 +70,7 @@ def init(config: Config, spec: EnvSpec, logged_rows: int = 0) -> RunState:
     root = jax.random.key(config.seed)
     obs_dim, act_dim = spec.obs_dim, spec.act_dim
     model = synthetic = None
-    screen_state: Any = ()
+    memory = None
     if config.dynamics is not None and config.rollouts is not None:
         model = dynamics.init(
             stream_key(root, Stream.MODEL_INIT),
@@ -80,14 +80,14 @@ def init(config: Config, spec: EnvSpec, logged_rows: int = 0) -> RunState:
             learn_termination=spec.learned_termination and spec.termination is None,
         )
         synthetic = replay.empty(config.rollouts.capacity_rows, obs_dim, act_dim)
-        screen_state = screens.get(config.rollouts.screen).initial
+        memory = remember(config, obs_dim)
     return RunState(
         agent=sac.init(stream_key(root, Stream.AGENT_INIT), obs_dim, act_dim, config.sac),
         dynamics=model,
         # More rows than steps are never filled.
         real=replay.empty(min(config.replay_rows, config.steps + logged_rows), obs_dim, act_dim),
         synthetic=synthetic,
-        screen=screen_state,
+        screen=memory,
         key=root,
         env_steps=jnp.int32(0),
         learn_steps=jnp.int32(0),
