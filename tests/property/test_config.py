@@ -127,7 +127,6 @@ def test_every_field_of_every_group_has_a_value_in_flatten():
         {"rollouts.every": 30, "rollouts.retention_steps": 20},
         {"rollouts.capacity_share": 0.5, "rollouts.retention_steps": 1},
         {"rollouts.capacity_share": 1.5},
-        {"rollouts.enough_rows": -1},
         {"rollouts.screening.threshold_percentile": 101.0},
         {"rollouts.screening.kl_penalty": -1.0},
         {"rollouts.screening.quantum": 0.0},

@@ -28,6 +28,7 @@ ALIASES = {
     "task.reward_unit": "--reward-unit",
     "dynamics.target": "--target",
     "dynamics.scale": "--scale",
+    "rollouts.screen": "--screen",
 }
 """Shorter names for what is set most."""
 

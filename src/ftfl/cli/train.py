@@ -133,7 +133,9 @@ def _arguments(description: str, add_help: bool) -> Parser:
 def _explain_missing_model(argv: Sequence[str], config: Config) -> None:
     for argument in argv:
         name = argument.split("=")[0]
-        if name in ("--target", "--scale") or name.startswith(("--dynamics.", "--rollouts.")):
+        if name in ("--target", "--scale", "--screen") or name.startswith(
+            ("--dynamics.", "--rollouts.")
+        ):
             raise FtflError(
                 f"{name} was given, but algorithm {config.algo!r} has no dynamics model; choose"
                 " a model-based one (see `ftfl list algos`)."

@@ -60,9 +60,6 @@ class RolloutConfig:
     """Branches started per environment step."""
     every: int = 1
     """Environment steps between batches of branches (each then starts per_step × every)."""
-    enough_rows: int = 0
-    """A batch of branches ends early once it has stored so many rows; 0: never (Infoprop:
-    100,000)."""
     retention_steps: int = 2_500
     """Synthetic rows older than this many environment steps are dropped."""
     retention: Literal["rows", "age"] = "rows"
@@ -90,7 +87,6 @@ class RolloutConfig:
         p = "rollouts."
         sane(self, p)
         positive(self, p, "per_step", "every", "retention_steps", "capacity_share")
-        not_negative(self, p, "enough_rows")
         first, last, before, after = self.length
         check(0 <= first < last and min(before, after) >= 1, p + "length", self.length,
                "must be (first step, last step, length before, length after) with"

@@ -101,19 +101,14 @@ def generate(
     assert config.rollouts is not None
     assert config.dynamics is not None
     total = config.rollouts.per_step * config.rollouts.every
-    enough = config.rollouts.enough_rows
     chunks, rows = config.rollouts.chunks
     rule = registry.build(config, real.rows.obs.shape[1])
     world = _World(actor, dynamics, ends, rule, length_at(env_steps, config), config)
     memory = calibrated(jax.random.fold_in(key, chunks), memory, rule, dynamics, real, config)
     zero = {k: jnp.float32(0) for k in _SUMS}
 
-    def unfinished(carry: tuple) -> Bool[Array, ""]:
-        i, _, _, sums = carry
-        return (i < chunks) & (sums["stored"] < enough) if enough else i < chunks
-
-    def chunk(carry: tuple) -> tuple:
-        i, synthetic, screen, sums = carry
+    def chunk(i: Array, carry: tuple) -> tuple:
+        synthetic, screen, sums = carry
         start_key, branch_key = jax.random.split(jax.random.fold_in(key, i))
         obs = take(real, sample_slots(real, start_key, rows)).obs
         # The last chunk may be asked for fewer rows than its shape holds.
@@ -129,10 +124,9 @@ def generate(
 
         start = (jnp.int32(0), _Branch(obs, active, synthetic, screen, sums))
         _, b = jax.lax.while_loop(going, step, start)
-        return i + 1, b.synthetic, b.screen, b.sums
+        return b.synthetic, b.screen, b.sums
 
-    start = (jnp.int32(0), synthetic, memory.screen, zero)
-    _, synthetic, screen, sums = jax.lax.while_loop(unfinished, chunk, start)
+    synthetic, screen, sums = jax.lax.fori_loop(0, chunks, chunk, (synthetic, memory.screen, zero))
     memory = older(memory, screen, sums["stored"])
     return synthetic, memory, _metrics(sums, world.length)
 

@@ -6,52 +6,13 @@ profile, the preset, the preset's values for the task, and the user's own change
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from ftfl import config as cfg
 from ftfl.config import Config, TaskConfig
 from ftfl.errors import unknown
-
-Changes = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A named algorithm: what it changes, and where that comes from."""
-
-    summary: str
-    source: str
-    changes: Changes = field(default_factory=dict)
-    per_task: Mapping[str, Changes] = field(default_factory=dict)
-    """Further changes for one task, by task name without its version."""
-    own_compute: bool = False
-    """Stands for a publication: brings its own compute and ignores the profile."""
-
-
-_MBPO_2019_TASKS = {
-    # Epochs are 1,000 steps (250 for InvertedPendulum) and start after the random steps.
-    "gym/InvertedPendulum": {
-        "rollouts.length": (750, 4_250, 1, 1), "sac.updates_per_step": 10,
-        "sac.target_entropy": -0.05, "warmup_steps": 500, "rollouts.retention_steps": 250,
-    },
-    "gym/InvertedDoublePendulum": {
-        "rollouts.length": (1_500, 15_500, 1, 1), "sac.target_entropy": -0.5, "warmup_steps": 500,
-    },
-    "gym/Hopper": {"rollouts.length": (25_000, 155_000, 1, 15), "sac.target_entropy": -1.0},
-    "gym/Walker2d": {"rollouts.length": (25_000, 155_000, 1, 1), "sac.target_entropy": -3.0},
-    "gym/HalfCheetah": {
-        "rollouts.length": (25_000, 155_000, 1, 1), "sac.target_entropy": -3.0,
-        "sac.updates_per_step": 40,
-    },
-    "gym/Ant": {"rollouts.length": (25_000, 105_000, 1, 25), "sac.target_entropy": -4.0},
-    "gym/Humanoid": {
-        "rollouts.length": (25_000, 305_000, 1, 25), "sac.target_entropy": -2.0,
-        "dynamics.hidden": (400, 400, 400, 400), "dynamics.train_every": 1_000,
-        "rollouts.every": 1_000, "rollouts.retention_steps": 5_000,
-    },
-}  # fmt: skip
+from ftfl.presets import lineage, published
+from ftfl.presets.kinds import Changes, Preset, Profile
 
 PRESETS: dict[str, Preset] = {
     "sac": Preset(
@@ -76,51 +37,17 @@ PRESETS: dict[str, Preset] = {
     "ftfl": Preset(
         "FTFL: MBPO with both repairs, unit targets and direct prediction.",
         "arXiv 2510.01457 (hyperparameters inferred from STFL)",
-        {"dynamics.target": "direct", "dynamics.scale": "unit"},
+        lineage.FTFL,
     ),
     "ftfl-tuned": Preset(
         "FTFL with a larger model (the paper names such a variant; its sizes are ours).",
         "arXiv 2510.01457; sizes chosen here",
-        {"dynamics.target": "direct", "dynamics.scale": "unit",
-         "dynamics.hidden": (400, 400, 400, 400),
+        {**lineage.FTFL, "dynamics.hidden": (400, 400, 400, 400),
          "dynamics.weight_decay": (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)},
     ),
-    "mbpo-stfl": Preset(
-        "MBPO as the STFL code runs it: shared minibatches, small init, redrawn holdout.",
-        "arXiv 2412.14312, CLeARoboticsLab/STFL at 244c775",
-        {"dynamics.member_data": "shared", "dynamics.init": "stacked",
-         "dynamics.holdout": "redrawn", "dynamics.scale_epsilon": 1e-6,
-         "dynamics.carry_statistics": False, "dynamics.holdout_rows": 50_000, "eval_every": 5_000,
-         "eval_episodes": 10},
-        own_compute=True,
-    ),
-    "mbpo-2019": Preset(
-        "MBPO as its authors' code runs it: learned bounds, early stopping, length schedules.",
-        "arXiv 1906.08253, jannerm/mbpo at ac694ff",
-        {"dynamics.init": "truncated", "dynamics.learning_rate": 1e-3,
-         "dynamics.logvar_learned": True, "dynamics.holdout": "per_refit",
-         "dynamics.early_stopping": True, "dynamics.best_weights": True,
-         "dynamics.check_every": 0, "dynamics.max_updates": 1_000_000,
-         # "More than 5 epochs without improvement" is the sixth.
-         "dynamics.patience": 6, "sac.target_entropy_per_action": -1.0,
-         "dynamics.carry_statistics": False,
-         "rollouts.every": 250, "rollouts.retention_steps": 1_000,
-         "rollouts.real_ratio": 12 / 256,
-         "warmup_steps": 5_000, "sac.log_std_map": "clip", "sac.log_std_min": -20.0,
-         "sac.temperature_loss": "log_alpha", "sac.critic_loss_weight": 0.5,
-         "eval_episodes": 1},
-        per_task=_MBPO_2019_TASKS,
-        own_compute=True,
-    ),
+    **lineage.presets(),
+    **published.PRESETS,
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Profile:
-    """A named amount of compute; the algorithm stays the same."""
-
-    summary: str
-    changes: Changes
 
 
 PROFILES: dict[str, Profile] = {
