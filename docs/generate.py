@@ -13,7 +13,7 @@ from typing import Any
 
 from ftfl import config as cfg
 from ftfl.config import Config, TaskConfig
-from ftfl.presets import PRESETS, PROFILES, Changes
+from ftfl.presets import PRESETS, PROFILES, Changes, build, lineage
 from ftfl.store.metrics import METRICS
 
 DOCS = Path(__file__).resolve().parent
@@ -159,12 +159,93 @@ def documented(cls: type) -> Iterator[tuple[str, str, str, str]]:
             yield name, ast.unparse(node.annotation), show(getattr(defaults, name)), text
 
 
+CONTROL = "mbpo-h5"
+COMPONENTS: dict[str, tuple[str, ...]] = {
+    "target cell": ("dynamics.target", "dynamics.scale"),
+    "screen": ("rollouts.screen", "rollouts.screening."),
+    "critic targets": ("rollouts.value_steps",),
+    "branches": ("rollouts.length", "rollouts.per_step", "rollouts.every"),
+    "synthetic replay": ("rollouts.retention", "rollouts.retention_", "rollouts.capacity_share"),
+    "update batches": ("rollouts.real_", "sac.batch_size"),
+    "number of updates": ("sac.updates_per_step", "rollouts.updates"),
+    "exploration": ("sac.exploration", "warmup_steps"),
+    "model": ("dynamics.",),
+    "agent": ("sac.",),
+    "evaluation": ("eval_",),
+}
+"""What a variant can change: whole names of fields, or beginnings that end in . or _; the first
+that fits."""
+
+
+def component(name: str) -> str:
+    """The component a configuration field belongs to."""
+    for title, names in COMPONENTS.items():
+        if any(name == n or (n[-1] in "._" and name.startswith(n)) for n in names):
+            return title
+    raise SystemExit(f"docs/generate.py: give the field {name} a place in COMPONENTS")
+
+
+def by_component(name: str) -> dict[str, str]:
+    """What a preset changes of the control, by component; under the profile ``paper``.
+
+    Of its screen it also shows the constants that are the defaults.
+    """
+    control, variant = (build("any task", n, "paper") for n in (CONTROL, name))
+    values, preset = cfg.flatten(variant), PRESETS[name]
+    found = [n for n in cfg.difference(control, variant) if n not in ("algo", "profile")]
+    found += [n for n in preset.changes if component(n) == "screen" and n not in found]
+    per_task = {field for changes in preset.per_task.values() for field in changes}
+    cells: dict[str, list[str]] = {title: [] for title in COMPONENTS}
+    for field in sorted({*found, *per_task}):
+        text = f"`{field}`" + (f" = {show(values[field])}" if field in found else "")
+        cells[component(field)].append(text + (", by task" if field in per_task else ""))
+    return {title: "; ".join(parts) for title, parts in cells.items() if parts}
+
+
+def modifications() -> str:
+    """What each variant of the MBPO lineage changes of the control, component by component."""
+    shared, own = list(lineage.presets()), [n for n, p in PRESETS.items() if p.own_compute]
+
+    def rows(names: list[str]) -> list[list[str]]:
+        changed = {name: by_component(name) for name in names}
+        used = [title for title in COMPONENTS if any(title in c for c in changed.values())]
+        return [
+            [f"[`{name}`](presets.md#{name})", *(changed[name].get(t, "–") for t in used),
+             PRESETS[name].source]
+            for name in names
+        ]  # fmt: skip
+
+    def head(names: list[str]) -> list[str]:
+        used = {title for name in names for title in by_component(name)}
+        return ["variant", *(title for title in COMPONENTS if title in used), "source"]
+
+    return page(
+        "Table of modifications",
+        "ftfl.presets",
+        f"What each variant changes of the control `{CONTROL}`, component by component; – is the"
+        " control's. Everything a configuration can say is compared, so what stands in no column is"
+        " the same: networks, optimisers, data, seeds, code.",
+        "## On one backbone",
+        "Tests hold each variant to its screen, and each `-ftfl` to its target cell.",
+        table(head(shared), rows(shared)),
+        "## As published",
+        "These bring the publication's compute, by task where it says so; what cannot be said here"
+        " stands on each one's page in `docs/algorithms`. Under the profile `paper`.",
+        *(
+            f"### `{name}`\n\nSource: {PRESETS[name].source}.\n\n"
+            + table(["component", "changes"], [[t, c] for t, c in by_component(name).items()])
+            for name in own
+        ),
+    )
+
+
 GROUPS = {
     "": cfg.Config,
     "task": cfg.TaskConfig,
     "sac": cfg.SacConfig,
     "dynamics": cfg.DynamicsConfig,
     "rollouts": cfg.RolloutConfig,
+    "rollouts.screening": cfg.ScreenConfig,
 }
 TYPES = {"Target": "residual, direct", "Scale": "raw, unit"}
 
@@ -178,9 +259,9 @@ def configuration() -> str:
     for prefix, cls in GROUPS.items():
         rows = []
         for name, kind, default, text in documented(cls):
-            if name in GROUPS:
-                continue
             dotted = f"{prefix}.{name}" if prefix else name
+            if dotted in GROUPS:
+                continue
             if kind.startswith("Literal["):
                 kind = ", ".join(str(v) for v in ast.literal_eval(kind.removeprefix("Literal")))
             rows.append([f"`{dotted}`", TYPES.get(kind, kind), default, text])
@@ -199,6 +280,7 @@ def pages() -> dict[Path, str]:
         DOCS / "presets.md": presets(),
         DOCS / "metrics.md": metrics(),
         DOCS / "config.md": configuration(),
+        DOCS / "modifications.md": modifications(),
     }
 
 

@@ -76,13 +76,21 @@ def q_values(
 
 
 def critic_target(
-    state: SacState, batch: Transition, key: Key, config: SacConfig
+    state: SacState,
+    batch: Transition,
+    key: Key,
+    config: SacConfig,
+    discount: Float[Array, "B"] | None = None,
 ) -> Float[Array, "B"]:
-    """y = r + γ (1 − terminated) (min Q̄(s′, a′) − α log π(a′|s′)); rewards already scaled."""
+    """y = r + γ (1 − terminated) (min Q̄(s′, a′) − α log π(a′|s′)); rewards already scaled.
+
+    ``discount`` replaces γ row by row where r already sums several steps.
+    """
     next_action, log_prob = policy(state.actor, batch.next_obs, config).sample(key)
     next_q = jnp.min(q_values(state.target_critic, batch.next_obs, next_action), axis=0)
     value = next_q - jnp.exp(state.log_temperature) * log_prob
-    return batch.reward + config.discount * jnp.where(batch.terminated, 0.0, value)
+    bootstrap = jnp.where(batch.terminated, 0.0, value)
+    return batch.reward + (config.discount if discount is None else discount) * bootstrap
 
 
 def critic_loss(
@@ -121,11 +129,15 @@ def target_entropy(act_dim: int, config: SacConfig) -> float:
 
 
 def update(
-    state: SacState, batch: Transition, key: Key, config: SacConfig
+    state: SacState,
+    batch: Transition,
+    key: Key,
+    config: SacConfig,
+    discount: Float[Array, "B"] | None = None,
 ) -> tuple[SacState, Metrics]:
     """One gradient update of critic, target, actor and temperature, in that order."""
     target_key, actor_key = jax.random.split(key)
-    target = jax.lax.stop_gradient(critic_target(state, batch, target_key, config))
+    target = jax.lax.stop_gradient(critic_target(state, batch, target_key, config, discount))
     (c_loss, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(
         state.critic, batch, target, config
     )

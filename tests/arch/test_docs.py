@@ -11,8 +11,9 @@ from types import ModuleType
 import pytest
 from sources import PACKAGE, ROOT
 
+from ftfl import config as cfg
 from ftfl.cli import VERBS
-from ftfl.presets import PRESETS, PROFILES
+from ftfl.presets import PRESETS, PROFILES, build, lineage
 from ftfl.store.metrics import METRICS
 
 # Fields whose name and default say all there is to say.
@@ -50,10 +51,27 @@ def test_generated_pages_are_current(path: Path) -> None:
 
 
 def test_generated_pages_name_everything() -> None:
-    presets, metrics, config = GENERATE.pages().values()
+    presets, metrics, config, modifications = GENERATE.pages().values()
     assert all(f"### `{name}`" in presets for name in [*PRESETS, *PROFILES])
     assert all(f"`{name}`" in metrics for name in METRICS)
     assert "`dynamics.holdout_score`" in config
+    assert "`rollouts.screening.units`" in config
+    assert all(f"`{name}`" in modifications for name in [*lineage.presets(), "macura-own"])
+
+
+def test_the_table_of_modifications_shows_every_change() -> None:
+    """Each field in which a variant differs from the control stands in its row, in one column."""
+    for name in lineage.presets():
+        cells = GENERATE.by_component(name)
+        control, variant = (build("t", n, "paper") for n in (GENERATE.CONTROL, name))
+        changed = set(cfg.difference(control, variant)) - {"algo"}
+        shown = re.findall(r"`([\w.]+)` = ", " ".join(cells.values()))
+        assert len(set(shown)) == len(shown)
+        constants = {n for n in PRESETS[name].changes if n.startswith("rollouts.screening.")}
+        assert set(shown) == changed | constants
+        other = {"mbpo": set(), "ftfl": set(), "mve": {"critic targets"}}
+        repaired = {"target cell"} if name.startswith("ftfl") or name.endswith("-ftfl") else set()
+        assert set(cells) == other.get(name.split("-")[0], {"screen"}) | repaired
 
 
 def test_every_field_says_what_it_means() -> None:
@@ -61,7 +79,7 @@ def test_every_field_says_what_it_means() -> None:
         f"{prefix}.{name}" if prefix else name
         for prefix, cls in GENERATE.GROUPS.items()
         for name, _, _, text in GENERATE.documented(cls)
-        if not text and name not in GENERATE.GROUPS
+        if not text and (f"{prefix}.{name}" if prefix else name) not in GENERATE.GROUPS
     }
     assert silent <= SELF_EXPLAINING, "put a docstring under these fields of config/fields.py"
 

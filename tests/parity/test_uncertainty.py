@@ -245,6 +245,13 @@ def test_residual_or_direct_is_the_same_to_a_divergence():
             np.testing.assert_allclose(measure(state), measure(change), rtol=1e-9)
 
 
+def test_mixture_std_in_float32_is_that_of_the_mixture():
+    mean, std, _ = ensemble(11, ratio=1e3)
+    m, s = wide(mean, std)
+    wanted = np.sqrt((s**2 + m**2).mean(axis=0) - m.mean(axis=0) ** 2)
+    np.testing.assert_allclose(unc.mixture_std(prediction(mean, std)), wanted, rtol=2e-5)
+
+
 def test_norm_and_information_do_know_units():
     """So their screens have a unit to choose (rollouts.screening.units)."""
     mean, std, _ = ensemble(10, ratio=0.0)

@@ -77,6 +77,9 @@ class RolloutConfig:
     updates: Literal["fixed", "stored"] = "fixed"
     """Agent updates per environment step: sac.updates_per_step, or ⌊2 × that × the filled share of
     the synthetic replay⌋, so that little data makes few (MACURA)."""
+    value_steps: int = 0
+    """Steps of the model that critic targets look ahead before they bootstrap, from every row of
+    an update batch; 0: none."""
     screen: str = "keep-all"
     """The rule that filters, penalises or rejects synthetic transitions: a built-in name, or your
     own as package.module:function (see docs/your-own-screen.md)."""
@@ -87,6 +90,7 @@ class RolloutConfig:
         p = "rollouts."
         sane(self, p)
         positive(self, p, "per_step", "every", "retention_steps", "capacity_share")
+        not_negative(self, p, "value_steps")
         first, last, before, after = self.length
         check(0 <= first < last and min(before, after) >= 1, p + "length", self.length,
                "must be (first step, last step, length before, length after) with"

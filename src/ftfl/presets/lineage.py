@@ -1,9 +1,10 @@
-"""The MBPO lineage on one backbone: ``mbpo-h5`` and a screen, each with and without FTFL.
+"""The MBPO lineage on one backbone: ``mbpo-h5`` and one change, each with and without FTFL.
 
-Everything but the screen is the control's: branches of five steps, 80 a step (as many synthetic
-rows as 400 branches of one step), a fixed number of updates, 5 % real rows, the policy's own draws,
-rows dropped by age so that what a screen keeps out does not make the rest older. At one step a
-branch several screens keep nearly everything and say nothing.
+Everything but that change (a screen, or another use of the model) is the control's: branches of
+five steps, 80 a step (as many synthetic rows as 400 branches of one step), a fixed number of
+updates, 5 % real rows, the policy's own draws, rows dropped by age so that what a screen keeps out
+does not make the rest older. At one step a branch several screens keep nearly everything and say
+nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ BACKBONE: Changes = {
     "rollouts.retention": "age",
 }
 
-_SCREENS: dict[str, tuple[str, str, Changes]] = {
+_VARIANTS: dict[str, tuple[str, str, Changes]] = {
     "m2ac": (
         "M2AC's filter on the shared backbone: the rows the ensemble agrees on most.",
         "arXiv 2010.04893; constants of macura's M2AC",
@@ -52,6 +53,16 @@ _SCREENS: dict[str, tuple[str, str, Changes]] = {
             "rollouts.screening.std_penalty": 5.0,
         },
     ),
+    "certainty": (
+        "Certainty weights on the shared backbone: doubtful rows are stored less often.",
+        "arXiv 2602.14351 (WIMLE's weight alone); as a probability, in units of the data",
+        {"rollouts.screen": "certainty", "rollouts.screening.units": "unit"},
+    ),
+    "mve": (
+        "Value expansion on the shared backbone: critic targets look five model steps ahead.",
+        "arXiv 2512.15439 (DHMBPO's training rollouts, values alone)",
+        {"rollouts.value_steps": 5},
+    ),
 }
 
 
@@ -63,7 +74,7 @@ def presets() -> dict[str, Preset]:
         {},
     )
     made = {}
-    for name, (summary, source, screen) in {"mbpo-h5": control, **_SCREENS}.items():
+    for name, (summary, source, screen) in {"mbpo-h5": control, **_VARIANTS}.items():
         made[name] = Preset(summary, source, {**BACKBONE, **screen})
         repaired = "ftfl-h5" if name == "mbpo-h5" else f"{name}-ftfl"
         made[repaired] = Preset(

@@ -20,7 +20,7 @@ import numpy as np
 from ftfl.config import Config
 from ftfl.dynamics.predict import Prediction
 from ftfl.errors import FtflError, unknown
-from ftfl.rollouts import infoprop, m2ac, macura, mopo
+from ftfl.rollouts import certainty, infoprop, m2ac, macura, mopo
 from ftfl.rollouts.screens import Predictions, Screened, ScreenRule, keep_all
 
 _IMPORT_ERRORS = (
@@ -64,6 +64,9 @@ SCREENS: dict[str, BuiltIn] = {
     ),
     "infoprop": BuiltIn(
         infoprop.make, "reject: end a branch that has lost too much information (Infoprop)"
+    ),
+    "certainty": BuiltIn(
+        certainty.make, "weigh: store each row with the probability of its certainty (WIMLE)"
     ),
     "mopo": BuiltIn(mopo.make, "penalise: rewards pay for the predicted standard deviation (MOPO)"),
 }
@@ -125,7 +128,7 @@ def require(config: Config, obs_dim: int, act_dim: int) -> None:
         ) from error
     if not isinstance(answer, Screened):
         raise FtflError(
-            f"screen {name} returned a {type(answer).__name__}; it must return"
+            f"screen {name} returned a value of type {type(answer).__name__}; it must return"
             " ftfl.rollouts.screens.Screened(next_obs, reward, store, proceed, state)."
         )
     wanted = {
@@ -190,8 +193,8 @@ def _load(name: str) -> ScreenRule:
     rule = found if isinstance(found, ScreenRule) else ScreenRule(found)
     if not callable(rule.screen):
         raise FtflError(
-            f"screen {name} is a {type(found).__name__}: name a function of {_ARGUMENTS}, or a"
-            " ftfl.rollouts.screens.ScreenRule of one and its first memory."
+            f"screen {name} is of type {type(found).__name__}: name a function of {_ARGUMENTS},"
+            " or a ftfl.rollouts.screens.ScreenRule of one and its first memory."
         )
     try:
         inspect.signature(rule.screen).bind(*range(5))

@@ -135,6 +135,15 @@ def information(std: Float[Array, "*B D"], quantum: float) -> Float[Array, "*B D
     return jnp.where(sure, 0.0, jnp.maximum(bits, 0.0))
 
 
+def mixture_std(members: Prediction) -> Float[Array, "B D"]:
+    """Standard deviation of the equal mixture of all members, centred; unit as given (WIMLE)."""
+    scale, alive = _scale(members)
+    offset = (members.mean - members.mean[:1]) / scale[None]
+    middle = jnp.mean(offset, axis=0)
+    variance = jnp.mean((members.std / scale[None]) ** 2 + (offset - middle[None]) ** 2, axis=0)
+    return jnp.where(alive, scale * jnp.sqrt(variance), 0.0)
+
+
 def largest_norm(std: Float[Array, "E B D"]) -> Float[Array, "B"]:
     """max over members of ‖σ_e‖₂ over all outputs (MOPO, arXiv 2005.13239); unit as given."""
     return jnp.max(jnp.sqrt(jnp.sum(std**2, axis=-1)), axis=0)

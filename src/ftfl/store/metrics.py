@@ -111,6 +111,12 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "Largest absolute critic value of the batch; above the largest reward divided by one minus "
         "the discount it is an impossible value, that is divergence.",
     ),
+    (
+        "agent/lookahead_failed_share",
+        "share",
+        "Share of update rows whose look ahead through the model was not finite and which "
+        "bootstrapped at once; anything above 0 means the model diverged somewhere.",
+    ),
     ("agent/resets_count", "resets", "Times the agent's networks were reset to fresh weights."),
     ("agent/updates_count", "updates", "Gradient updates of the agent so far."),
     # The dynamics model; holdout numbers are means over the elites.

@@ -24,6 +24,7 @@ from ftfl.errors import FtflError
 from ftfl.nets import MLP
 from ftfl.rollouts import registry
 from ftfl.rollouts.generate import Ends, generate, mixed_batch, usable_rows
+from ftfl.rollouts.lookahead import look_ahead
 from ftfl.training import exploration, updates
 from ftfl.training.state import RunState, Stream, stream_key
 from ftfl.types import Metrics, Transition
@@ -124,7 +125,14 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
             batch_key, sac_key = jax.random.split(k)
             batch = _batch(state, batch_key)
             scaled = batch._replace(reward=batch.reward * config.agent_reward_scale)
-            return sac.update(agent, scaled, sac_key, config.sac)
+            if config.rollouts is None or config.rollouts.value_steps == 0:
+                return sac.update(agent, scaled, sac_key, config.sac)
+            assert state.dynamics is not None
+            ahead_key, sac_key = jax.random.split(sac_key)
+            ahead = look_ahead(ahead_key, scaled, agent, state.dynamics, ends, config)
+            agent, metrics = sac.update(agent, ahead.batch, sac_key, config.sac, ahead.discount)
+            failed = jnp.mean(ahead.failed.astype(jnp.float32))
+            return agent, metrics | {"agent/lookahead_failed_share": failed}
 
         agent, means = updates.run(one, state.agent, update_key, usable, config)
         state = eqx.tree_at(

@@ -292,7 +292,6 @@ class Loop:
         progress, latest = self.progress, getattr(self, "latest", {})
         left = self.config.steps - progress.env_steps
         speed = self._speed if progress.env_steps > self.config.warmup_steps else 0.0
-        wrong = latest.get("termination/mismatch_count", 0)
         self.run_dir.write_status(
             {
                 "state": what,
@@ -309,7 +308,7 @@ class Loop:
                 "real_reward_mean": latest.get("rollout/real_reward_mean_reward")
                 if self.config.dynamics
                 else None,
-                "message": f"termination function wrong on {wrong} real steps" if wrong else "",
+                "message": _warning(latest),
                 "pid": os.getpid(),
             }
         )
@@ -327,3 +326,13 @@ class Loop:
         self.state = dataclasses.replace(self.state, real=ring)
         for reward in logged.reward:
             self.progress.rewards.add(float(reward))
+
+
+def _warning(latest: Mapping[str, Any]) -> str:
+    """What the newest metrics say that nobody should miss, for the table."""
+    wrong = latest.get("termination/mismatch_count", 0)
+    if wrong:
+        return f"termination function wrong on {wrong} real steps"
+    if latest.get("rollout/usable_rows_count") == 0:
+        return "the screen lets no synthetic row through; updates use real rows alone"
+    return ""
