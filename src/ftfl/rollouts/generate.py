@@ -171,8 +171,9 @@ def _step(key: Key, t: Int[Array, ""], b: _Branch, world: _World) -> _Branch:
         reward = given_reward(next_obs)
     else:
         reward = mean[:, -1] if config.dynamics.reward_draw == "mean" else drawn[:, -1]
+    # The barrier: without it XLA computes every member's std anew inside each of a screen's sums.
     shown = Predictions(
-        b.obs, action, members, member, next_obs, reward,
+        b.obs, action, jax.lax.optimization_barrier(members), member, next_obs, reward,
         channel_scale(dynamics, size), world.length,
     )  # fmt: skip
     judged = world.rule.screen(screen_key, shown, t, b.active, b.screen)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -45,8 +44,7 @@ def make(config: Config, outputs: int) -> ScreenRule:
         return information(screens.in_units(std, scale, config), constants.quantum)
 
     def measure(members: Prediction, scale: Float[Array, "D"]) -> Float[Array, "B D"]:
-        fused = fuse(members)
-        return bits(conditional(fused, fused.mean)[1], scale)
+        return bits(conditional(fuse(members)).std, scale)
 
     def settle(values: Float[Array, "N D"], state: Limits) -> Limits:
         return Limits(
@@ -58,14 +56,21 @@ def make(config: Config, outputs: int) -> ScreenRule:
     def screen(
         key: Key, shown: Predictions, step: Int[Array, ""], active: Bool[Array, "B"], state: Limits
     ) -> Screened:
+        del key
         fused = fuse(shown.members)
-        size = shown.next_obs.shape[1]
+        gain, std = conditional(fused)
+        rows, size = shown.next_obs.shape
         drawn = shown.next_obs
-        learned_reward = fused.mean.shape[1] > size
+        learned_reward = gain.shape[1] > size
         if learned_reward:
             drawn = jnp.concatenate([drawn, shown.reward[:, None]], axis=1)
-        mean, std = conditional(fused, drawn)
-        outcome = mean + std * jax.random.normal(key, mean.shape)
+        chosen = (shown.member, jnp.arange(rows, dtype=jnp.int32))
+        centre, width = shown.members.mean[chosen], shown.members.std[chosen]
+        # y = centre + width ε, and x′ = μ_f + K (y − μ_f) + std ε′: given the member, the noise of
+        # x′ is one Gaussian of variance (K width)² + std², for which ε serves.
+        noise = (drawn - centre) / jnp.where(width > 0, width, 1.0)
+        spread = jnp.sqrt((gain * width) ** 2 + std**2)
+        outcome = fused.mean + gain * (centre - fused.mean) + spread * noise
         if learned_reward:
             reward = fused.mean[:, -1] if mean_reward else outcome[:, -1]
         else:

@@ -9,6 +9,7 @@ that every member is certain of (a constant target) disagrees with nobody and co
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ from jaxtyping import Array, Bool, Float, Int
 from ftfl.dynamics.predict import Prediction
 
 _NATS_OF_UNIT_GAUSSIAN = 0.5 * (1.0 + math.log(2.0 * math.pi))
+
+_PAIRS_A_LOGARITHM = 7  # stds 10⁵ apart do not overflow
 
 
 def _scale(members: Prediction) -> tuple[Float[Array, "B D"], Bool[Array, "B D"]]:
@@ -61,17 +64,19 @@ def mean_pairwise_gjs(members: Prediction) -> Float[Array, "B"]:
     Σ_d (μᵢ − μⱼ)²/(4(vᵢ + vⱼ)) + ½ ln[(vᵢ + vⱼ)/(2 σᵢσⱼ)] for a pair with skew ½ (arXiv
     2405.19014); the logarithm's argument is 1 + (σᵢ − σⱼ)²/(2 σᵢσⱼ).
     """
-    count = members.mean.shape[0]
     scale, alive = _scale(members)
     std = jnp.where(alive[None], members.std / scale[None], 1.0)
-    total = jnp.zeros(members.mean.shape[1:])
-    for i in range(count):
-        for j in range(i + 1, count):
-            offset = (members.mean[i] - members.mean[j]) / scale
-            narrower = (std[i] - std[j]) ** 2 / (2.0 * std[i] * std[j])
-            total += offset**2 / (4.0 * (std[i] ** 2 + std[j] ** 2)) + 0.5 * jnp.log1p(narrower)
-    pairs = count * (count - 1) // 2
-    return jnp.sum(jnp.where(alive, total, 0.0), axis=-1) / pairs
+    total = excess = jnp.zeros(members.mean.shape[1:])
+    pairs = list(itertools.combinations(range(members.mean.shape[0]), 2))
+    for n, (i, j) in enumerate(pairs, start=1):
+        offset = (members.mean[i] - members.mean[j]) / scale
+        total += offset**2 / (4.0 * (std[i] ** 2 + std[j] ** 2))
+        # Logarithms are dear: one of the product for several pairs, as (1 + excess)(1 + x) − 1.
+        excess += (1.0 + excess) * (std[i] - std[j]) ** 2 / (2.0 * std[i] * std[j])
+        if n % _PAIRS_A_LOGARITHM == 0 or n == len(pairs):
+            total += 0.5 * jnp.log1p(excess)
+            excess = jnp.zeros_like(excess)
+    return jnp.sum(jnp.where(alive, total, 0.0), axis=-1) / len(pairs)
 
 
 class Fused(NamedTuple):
@@ -103,24 +108,23 @@ def fuse(members: Prediction) -> Fused:
     )
 
 
-def conditional(
-    fused: Fused, drawn: Float[Array, "B D"]
-) -> tuple[Float[Array, "B D"], Float[Array, "B D"]]:
-    """Mean and std of the fused Gaussian's outcome once a member's draw y has been seen (Infoprop).
+class Conditional(NamedTuple):
+    """The fused Gaussian's outcome once a member's draw has been seen (Infoprop)."""
 
-    With K = v_f/(v_f + v_ep): mean μ_f + K (y − μ_f), variance (1 − K) v_f. What is left is the
-    part of y that the members' disagreement had made up.
-    """
+    gain: Float[Array, "B D"]
+    """K = v_f/(v_f + v_ep), between 0 and 1: how much of the draw to believe."""
+    std: Float[Array, "B D"]
+    """√((1 − K) v_f): the part of the draw that the members' disagreement had made up."""
+
+
+def conditional(fused: Fused) -> Conditional:
+    """Gain and remaining std; the mean given a draw y is μ_f + K (y − μ_f)."""
     widest = jnp.maximum(fused.aleatoric, fused.epistemic)
     alive = widest > 0
     safe = jnp.where(alive, widest, 1.0)
     own, other = fused.aleatoric / safe, fused.epistemic / safe
     total = jnp.where(alive, own**2 + other**2, 1.0)
-    gain = own**2 / total
-    return (
-        fused.mean + gain * (drawn - fused.mean),
-        safe * own * other / jnp.sqrt(total),
-    )
+    return Conditional(own**2 / total, safe * own * other / jnp.sqrt(total))
 
 
 def information(std: Float[Array, "*B D"], quantum: float) -> Float[Array, "*B D"]:
