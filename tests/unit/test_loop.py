@@ -48,6 +48,10 @@ def test_every_preset_trains_fifty_steps(algo, tmp_path):
         assert series(records, "model/updates_count")[1][-1] > 0
         assert series(records, "rollout/nonfinite_rows_count")[1].sum() == 0
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(loop.state.agent))
+    assert [getattr(loop.learner, f)._cache_size() for f in ("act", "observe", "learn")] == [1] * 3
+    checkpoint, _ = latest_valid(loop.run_dir.checkpoints_path)
+    template = run_state.init(loop.config, loop.env.spec)
+    assert equal_bits(run_state.from_components(template, checkpoint.components), loop.state)
     assert loop.run_dir.read_status()["state"] == "done"
 
 

@@ -37,11 +37,13 @@ def remember(config: Config, obs_dim: int) -> Memory:
     """The memory before the first batch of branches."""
     assert config.rollouts is not None
     rule = registry.build(config, obs_dim)
+    # A run's state is given away to every compiled call: no leaf may be another's or the rule's.
+    screen = jax.tree.map(jnp.copy, rule.initial)
     never = None if rule.calibration is None else jnp.int32(-1)
     if config.rollouts.retention == "rows":
-        return Memory(rule.initial, never, None, None)
+        return Memory(screen, never, None, None)
     batches = config.rollouts.retention_steps // config.rollouts.every
-    return Memory(rule.initial, never, jnp.zeros(batches, jnp.int32), jnp.int32(0))
+    return Memory(screen, never, jnp.zeros(batches, jnp.int32), jnp.int32(0))
 
 
 def calibrated(

@@ -38,7 +38,7 @@ def pink_noise(key: Key, steps: int, act_dim: int) -> Float[Array, "T A"]:
     frequency = jnp.fft.rfftfreq(steps)
     amplitude = jnp.maximum(frequency, frequency[1]) ** -0.5
     real, imaginary = jax.random.normal(key, (2, act_dim, len(frequency)))
-    spectrum = amplitude[None] * jax.lax.complex(real, imaginary)
+    spectrum = jax.lax.complex(amplitude[None] * real, amplitude[None] * imaginary)
     doubled = jnp.full(len(frequency), 4.0).at[0].set(1.0)
     if steps % 2 == 0:
         doubled = doubled.at[-1].set(1.0)
