@@ -21,8 +21,10 @@ PACKAGE = ROOT / "src" / "ftfl"
 PASSED, FAILED = 0, 1  # pytest's exit statuses; the others say that nothing was tested
 AT_MOST_SECONDS = 900
 
-the_fault = {"argvalues": MUTANTS, "ids": lambda mutant: mutant.fault.replace(" ", "-")}
-few_faults = the_fault | {"argvalues": QUICK}
+
+def each(mutants):
+    ids = [mutant.fault.replace(" ", "-") for mutant in mutants]
+    return pytest.mark.parametrize("mutant", mutants, ids=ids)
 
 
 class Outcome(NamedTuple):
@@ -78,7 +80,7 @@ def require_caught(mutant, package, compiled):
     assert outcome.broken, f"no assertion failed, the mutant is no program:\n{outcome.output}"
 
 
-@pytest.mark.parametrize("mutant", **few_faults)
+@each(QUICK)
 def test_a_known_fault_turns_a_test_red(mutant, copy, compiled):
     require_caught(mutant, copy, compiled)
 
@@ -92,7 +94,7 @@ def test_without_a_fault_the_same_tests_are_green(copy, compiled):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("mutant", **the_fault)
+@each(MUTANTS)
 def test_every_known_fault_turns_its_test_red(mutant, copy, compiled):
     require_caught(mutant, copy, compiled)
 

@@ -107,6 +107,15 @@ def test_evaluation_repeats_its_starts_and_never_meets_the_runs_own(monkeypatch)
     assert not own & {*first, *other}
 
 
+def test_evaluation_leaves_the_environment_of_the_run_alone(tmp_path, monkeypatch):
+    env, starts = make_env(TASK), []
+    reset = env.reset
+    monkeypatch.setattr(env, "reset", lambda seed: starts.append(seed) or reset(seed))
+    # At the ends of episodes, where nobody would notice but for the count of resets.
+    train(tmp_path / "run", env=env, eval_every=20)
+    assert starts == [episode_seed(0, episode) for episode in range(5)]
+
+
 class Watched:
     """An environment that notes how many updates the agent had made at each step."""
 

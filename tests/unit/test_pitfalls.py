@@ -423,6 +423,14 @@ def test_synthetic_rows_are_sampled_not_means():
     assert abs(np.corrcoef(noise, rows.reward)[0, 1]) < 0.7  # a draw of its own per output
 
 
+@pytest.mark.parametrize("draw", ["sample", "mean"])
+def test_only_the_reward_can_be_the_mean(draw):
+    rows, _ = World(elites=(2,), spread=0.05, dynamics__reward_draw=draw).roll()
+    assert 0.02 < (rows.next_obs - rows.obs)[:, 0].std() < 0.1
+    np.testing.assert_allclose(rows.reward, 2.0, atol=0.3 if draw == "sample" else 1e-6)
+    assert (rows.reward.std() > 0.02) == (draw == "sample")
+
+
 def test_non_finite_predictions_are_neither_stored_nor_continued():
     world = World(elites=(0, 1), rollouts__length=(0, 1, 3, 3))
     head = world.dynamics.ensemble.trunks[0].layers[-1].bias.at[1, 0].set(jnp.nan)
