@@ -7,7 +7,8 @@ import os
 import platform
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -46,6 +47,44 @@ def collect(argv: Sequence[str]) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
+
+
+NUMERIC = ("jax", "jaxlib", "mujoco", "dm-control", "gymnasium")
+"""Packages whose minor releases have changed trajectories or random numbers before."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What has changed around a run since it was last trained on."""
+
+    refused: tuple[str, ...]
+    """Changes that make it another experiment."""
+    notes: tuple[str, ...]
+    """Changes after which it may differ in the last bits."""
+
+
+def compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> Verdict:
+    """Judge two results of ``collect``; a fact that either does not know is not judged."""
+    refused, notes = [], []
+    old, new = before.get("packages") or {}, now.get("packages") or {}
+    for name in PACKAGES:
+        a, b = old.get(name), new.get(name)
+        if a is None or b is None or a == b:
+            continue
+        minor = name in NUMERIC and a.split(".")[:2] != b.split(".")[:2]
+        (refused if minor else notes).append(f"{name} {a} → {b}")
+    for name in ("ftfl", "python", "cpu", "xla_flags", "platform"):
+        a, b = before.get(name), now.get(name)
+        if a is not None and b is not None and a != b:
+            notes.append(f"{name} {a or 'none'} → {b or 'none'}")
+    a, b = before.get("git") or {}, now.get("git") or {}
+    if a and b and (a != b or b.get("dirty")):
+        notes.append(f"code {_commit(a)} → {_commit(b)}")
+    return Verdict(tuple(refused), tuple(notes))
+
+
+def _commit(git: Mapping[str, Any]) -> str:
+    return f"{str(git.get('commit'))[:10]}{' with changes' if git.get('dirty') else ''}"
 
 
 def _version(package: str) -> str | None:

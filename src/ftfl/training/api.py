@@ -17,6 +17,8 @@ from ftfl.envs.make import make_env
 from ftfl.store.metrics_file import read_metrics, series
 from ftfl.store.rundir import RunDir, task_folder
 from ftfl.training import evaluate as evaluation
+from ftfl.training import fork as forking
+from ftfl.training import resume as resuming
 from ftfl.training import workers
 from ftfl.training.evaluate import Policy
 from ftfl.training.policy import load_policy
@@ -86,6 +88,60 @@ def train(
     (run_dir,) = workers.prepare([config], [Path(out)], ["ftfl.train"])
     workers.train_in_process(run_dir, sinks=[_Printer()] if progress else [])
     return Run(Path(out))
+
+
+def resume(path: str | Path, *, steps: int | None = None, progress: bool = True) -> Run:
+    """Go on with a run that was stopped, to the same bits as if it never was.
+
+    Args:
+        path: its run directory.
+        steps: agent steps in all, to make it longer.
+        progress: print a line at each evaluation.
+
+    Raises:
+        FtflError: no run there, another process trains it, or versions changed (`ftfl resume` can
+            be told to accept that).
+    """
+    changes = {} if steps is None else {"steps": steps}
+    plan = resuming.plan(RunDir.open(Path(path)), changes, ["ftfl.resume"])
+    if not plan.finished:
+        resuming.begin(plan)
+        workers.train_in_process(plan.run_dir, sinks=[_Printer()] if progress else [])
+    return Run(plan.run_dir.path)
+
+
+def fork(
+    parent: Run | str | Path,
+    out: str | Path,
+    *,
+    algo: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    steps: int | None = None,
+    at: int | None = None,
+    progress: bool = True,
+) -> Run:
+    """Train a new run from another one's checkpoint, with something changed.
+
+    What the change does not touch is carried over bit by bit; ``history.jsonl`` of the new run
+    names its parent, the changes, and what started fresh.
+
+    Args:
+        parent: the run to start from.
+        out: run directory of the fork. Must not exist.
+        algo: take model, rollouts and screen of this preset; the agent stays.
+        changes: configuration fields by dotted name, e.g. ``{"dynamics.target": "direct"}``.
+        steps: agent steps in all; default the parent's.
+        at: env steps of the checkpoint to start from; default the newest valid one.
+        progress: print a line at each evaluation.
+
+    Raises:
+        FtflError: no such checkpoint, an impossible change, or ``out`` exists.
+    """
+    run_dir = RunDir.open(parent.path if isinstance(parent, Run) else Path(parent))
+    config = forking.changed_config(from_dict(run_dir.config()), algo, changes or {}, steps)
+    made = forking.fork(run_dir, config, Path(out), ["ftfl.fork"], at)
+    workers.train_in_process(made.run_dir, sinks=[_Printer()] if progress else [])
+    return Run(made.run_dir.path)
 
 
 def load(path: str | Path) -> Run:
