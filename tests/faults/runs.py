@@ -57,7 +57,9 @@ def digest(path):
     """SHA-256 over every array a run's newest checkpoint holds, with its name, dtype and shape."""
     checkpoint, damage = latest_valid(RunDir.open(path).checkpoints_path)
     assert not damage
-    parts = {f"{c}/{n}": a for c, arrays in checkpoint.components.items() for n, a in arrays.items()}
+    parts = {
+        f"{c}/{n}": a for c, arrays in checkpoint.components.items() for n, a in arrays.items()
+    }
     for name, table in checkpoint.tables.items():
         parts |= {f"{name}/{n}/{table.total}": a for n, a in table.rows.items()}
     whole = hashlib.sha256()

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from runs import SIMULATED, create, digest, go_on, records
 
 from ftfl import config as cfg
 from ftfl import presets
@@ -12,7 +13,6 @@ from ftfl.store.checkpoint import list_checkpoints
 from ftfl.store.rundir import RunDir
 from ftfl.training import resume as resuming
 from helpers import equal_bits, tiny
-from runs import SIMULATED, create, digest, go_on, records
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 # In the warm-up, in mid-episode between two refits, at a refit, one step before the end.
@@ -174,7 +174,9 @@ def test_stored_actions_are_never_sent_to_a_machine(tmp_path):
     assert not np.array_equal(machine.told[1], sent[0])
     assert after.progress.env_steps == 100
     message = RunDir.open(tmp_path / "run").read_status()["message"]
-    assert "a new episode was begun at step 57: the environment is not declared replayable" in message
+    assert (
+        "a new episode was begun at step 57: the environment is not declared replayable" in message
+    )
 
 
 def test_an_environment_that_does_not_repeat_itself_is_noticed(tmp_path):
