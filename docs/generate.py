@@ -21,6 +21,7 @@ MARK = "<!-- Written by docs/generate.py from {source}; change that and run `mak
 
 AREAS = {
     "train": "Acting in the real environment while learning",
+    "env": "Faults of the environment",
     "eval": "Evaluation",
     "agent": "The SAC agent",
     "model": "The dynamics model",

@@ -11,16 +11,18 @@ from ftfl.store.checkpoint import latest_valid
 from ftfl.store.metrics_file import read_metrics
 from ftfl.store.rundir import RunDir
 from ftfl.training import learn, loop
+from ftfl.training.signals import StopRequest
 
 SIMULATED = "envs_for_tests:make_simulated_lqr"
 # Pure functions of configuration and task: compiled once for all the processes a test imitates.
 learner = functools.lru_cache(maxsize=4)(learn.make_learner)
 
 
-class StopAt:
+class StopAt(StopRequest):
     """Asks the run to leave once it has done so many steps."""
 
     def __init__(self, env_steps):
+        super().__init__()
         self.env_steps = env_steps
         self.loop = None
 

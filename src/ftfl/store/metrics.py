@@ -39,6 +39,12 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "episodes",
         "Training episodes finished so far.",
     ),
+    (
+        "env/faults_count",
+        "faults",
+        "Times the environment failed so far; each transition was dropped, and faults.jsonl says "
+        "what reproduces it.",
+    ),
     # Evaluation: own environments and keys, the policy's mean action.
     (
         "eval/return_mean_reward",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import platform
 import shlex
@@ -38,6 +39,7 @@ def collect(argv: Sequence[str]) -> dict[str, Any]:
         "command": shlex.join(argv),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "ftfl": _version("ftfl"),
+        "source": _source_hash(Path(__file__).resolve().parents[1]),
         "git": _git(Path(__file__).resolve().parents[1]),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -77,14 +79,15 @@ def compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> Verdict:
         a, b = before.get(name), now.get(name)
         if a is not None and b is not None and a != b:
             notes.append(f"{name} {a or 'none'} → {b or 'none'}")
-    a, b = before.get("git") or {}, now.get("git") or {}
-    if a and b and (a != b or b.get("dirty")):
-        notes.append(f"code {_commit(a)} → {_commit(b)}")
+    if before.get("source") and before["source"] != now.get("source"):
+        notes.append(f"the code of ftfl {_code(before)} → {_code(now)}")
     return Verdict(tuple(refused), tuple(notes))
 
 
-def _commit(git: Mapping[str, Any]) -> str:
-    return f"{str(git.get('commit'))[:10]}{' with changes' if git.get('dirty') else ''}"
+def _code(facts: Mapping[str, Any]) -> str:
+    git = facts.get("git") or {}
+    where = f"commit {str(git['commit'])[:10]}" if git else f"source {facts.get('source')}"
+    return f"{where} with changes" if git.get("dirty") else where
 
 
 def _version(package: str) -> str | None:
@@ -92,6 +95,14 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _source_hash(package: Path) -> str:
+    """Names the code itself: a commit does not tell what was changed after it."""
+    whole = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        whole.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    return whole.hexdigest()[:12]
 
 
 def _git(source: Path) -> dict[str, Any] | None:

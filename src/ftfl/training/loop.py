@@ -19,6 +19,7 @@ from ftfl.envs.spec import Environment
 from ftfl.errors import FtflError, Stopped
 from ftfl.sinks.base import Sink
 from ftfl.store.checkpoint import CheckpointStore, set_aside_after
+from ftfl.store.files import DiskError
 from ftfl.store.rundir import RunDir
 from ftfl.training import saving
 from ftfl.training import state as run_state
@@ -83,7 +84,7 @@ class Loop:
         Raises:
             Stopped: a signal asked for it; the run is saved.
             FtflError: the environment failed more often than allowed, learning diverged, or the
-                disk is full, and the configuration says to stop then.
+                disk is full, where the configuration says to stop then.
         """
         config, progress = self.config, self.progress
         with self.recorder:
@@ -342,7 +343,7 @@ class Loop:
             # Lines older than the checkpoint must not be lost with it.
             self.recorder.writer.sync()
             saving.save(self.store, self.state, progress)
-        except FtflError as error:
+        except DiskError as error:
             if self.config.on_full_disk == "stop":
                 raise
             last = f"step {self._saved_at}" if self._saved_at >= 0 else "none"

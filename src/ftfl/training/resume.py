@@ -10,6 +10,7 @@ from typing import Any
 from ftfl.config import Config, difference, from_dict, resumed, to_dict
 from ftfl.errors import FtflError
 from ftfl.store.checkpoint import list_checkpoints
+from ftfl.store.files import replace_json
 from ftfl.store.provenance import collect, compare
 from ftfl.store.rundir import RunDir
 
@@ -77,7 +78,7 @@ def plan(
 def begin(plan: Plan) -> None:
     """Write the configuration and the history entry that make the plan true."""
     if plan.changes:
-        plan.run_dir.replace_config(to_dict(plan.config))
+        replace_json(plan.run_dir.config_path, to_dict(plan.config), durable=True)
     plan.run_dir.append_history(
         {
             "event": "resumed",
