@@ -19,7 +19,7 @@ from ftfl.config import Config
 from ftfl.envs.spec import Environment
 from ftfl.errors import FtflError
 from ftfl.sinks.base import Sink
-from ftfl.store.checkpoint import prune, save_checkpoint
+from ftfl.store.checkpoint import CheckpointStore
 from ftfl.store.metrics_file import MetricsWriter
 from ftfl.store.rundir import RunDir
 from ftfl.training import state as run_state
@@ -54,6 +54,7 @@ class Loop:
         """
         self.config, self.env, self.eval_env, self.run_dir = config, env, eval_env, run_dir
         self.sinks = sinks
+        self.store = CheckpointStore(run_dir.checkpoints_path)
         self.learner: Learner = make_learner(config, env.spec)
         logged = None
         if config.init_replay is not None:
@@ -272,8 +273,8 @@ class Loop:
         }
         # Lines older than the checkpoint must not be lost with it.
         self.writer.sync()
-        save_checkpoint(self.run_dir.checkpoints_path, progress.env_steps, components, meta)
-        prune(self.run_dir.checkpoints_path, _CHECKPOINTS_KEPT)
+        self.store.save(progress.env_steps, components, meta)
+        self.store.prune(_CHECKPOINTS_KEPT)
 
     def _seconds(self) -> float:
         return self.progress.seconds + time.perf_counter() - self._started
