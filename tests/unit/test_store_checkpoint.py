@@ -36,7 +36,7 @@ META = {"generator": {"state": 2**127 + 1}, "schedule": [1, 2.5, None], "name": 
 
 
 def save(root: Path, step: int = 50_000) -> Path:
-    return save_checkpoint(root, step, COMPONENTS, META)
+    return CheckpointStore(root).save(step, COMPONENTS, META)
 
 
 def test_round_trip_is_exact(tmp_path):
