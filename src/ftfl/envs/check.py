@@ -251,4 +251,4 @@ def _play(env: Environment, seed: int, steps: int) -> Record:
         if result.terminated or result.truncated:
             seed += 1
             obs = env.reset(seed)
-    return Record(*(np.array(column) for column in zip(*rows, strict=True)), seconds)
+    return Record(*map(np.array, zip(*rows, strict=True)), seconds=seconds)

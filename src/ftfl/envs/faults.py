@@ -30,7 +30,8 @@ class Violation(FtflError):
     """What an adapter noticed; the guard turns it into an `EnvFault` that says when and how."""
 
     def __init__(self, cause: Cause, what: str, details: str = ""):
-        self.cause, self.details = cause, details
+        self.cause: Cause = cause
+        self.details = details
         super().__init__(what)
 
 
@@ -52,7 +53,8 @@ class EnvFault(FtflError):
         action: np.ndarray | None,
         details: str = "",
     ):
-        self.task, self.cause, self.seed, self.step = task, cause, seed, step
+        self.cause: Cause = cause
+        self.task, self.seed, self.step = task, seed, step
         self.action, self.details = action, details
         where, history = "reset", f"reset(seed={seed})"
         if action is not None:
@@ -83,9 +85,10 @@ def in_a_line(error: BaseException) -> str:
         message = "its message cannot be printed"
     text = f"{type(error).__name__}: {message}" if message else type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
-    return (
-        f"{text} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else text
-    )
+    place = Path(frames[-1].filename) if frames else Path()
+    if not frames or "importlib" in str(place) or isinstance(error, SyntaxError):
+        return text  # nobody's line, or in the message already
+    return f"{text} ({place.name}, line {frames[-1].lineno})"
 
 
 def full_story(error: BaseException) -> str:

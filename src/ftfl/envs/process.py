@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class EnvProcess:
-    """Serves one environment (`envs.serve`) until it is closed, hangs or dies; never starts twice."""
+    """Serves one environment (`envs.serve`) until it is closed, hangs or dies."""
 
     def __init__(self, order: Order, limit_seconds: float):
         """Start the process and make the environment in it.
