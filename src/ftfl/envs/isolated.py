@@ -14,6 +14,8 @@ there does so before anything has been learned.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from ftfl.envs.channel import RENDER, RESET, STEP, pack_seed, unpack_picture, unpack_step
@@ -35,6 +37,10 @@ class Isolated:
     def started(self) -> Isolated:
         """Start the process and make the environment in it; raises FtflError if it cannot."""
         self.process = EnvProcess(self._order, self._limit)
+        names = tuple(self.process.made["obs_names"])
+        self.spec = dataclasses.replace(
+            self.spec, obs_dim=len(names), obs_names=names, act_dim=self.process.made["act_dim"]
+        )
         return self
 
     def reset(self, seed: int) -> np.ndarray:

@@ -51,7 +51,13 @@ class EnvProcess:
                 f"import: move {attribute} to a module, or leave step_limit_seconds out."
             )
         self._start()
-        self.ask(MAKE, json.dumps(order).encode(), "making the environment")
+        try:
+            answer = self.ask(MAKE, json.dumps(order).encode(), "making the environment")
+        except FtflError:
+            self.close()
+            raise
+        self.made = json.loads(answer)
+        """What was made there: ``obs_names`` and ``act_dim``."""
 
     @property
     def pid(self) -> int | None:

@@ -65,7 +65,8 @@ def _serve(channel: Channel, seconds: float) -> None:
         try:
             if letter == MAKE:
                 adapter = _make(content)
-                answer = b""
+                made = {"obs_names": adapter.spec.obs_names, "act_dim": adapter.spec.act_dim}
+                answer = json.dumps(made).encode()
             elif adapter is None:
                 raise FtflError("the environment has not been made yet.")
             else:
