@@ -104,6 +104,9 @@ class Watched:
     def close(self):
         self.inner.close()
 
+    def restart(self):
+        self.inner.restart()
+
 
 def test_learning_between_episodes_only_and_as_much(tmp_path):
     env = Watched()
