@@ -1,7 +1,5 @@
 """The loop: what it learns when, what it leaves behind, and what must not change learning."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ from ftfl.store.checkpoint import latest_valid
 from ftfl.store.metrics_file import read_metrics, series
 from ftfl.store.rundir import RunDir
 from ftfl.training import state as run_state
+from ftfl.training.evaluate import episode_seed, evaluate
 from ftfl.training.loop import Loop
 from helpers import equal_bits, tiny
 
@@ -83,6 +82,31 @@ def test_evaluating_more_often_changes_nothing_learned(tmp_path):
     assert evaluations.tolist() == list(range(10, 101, 10))
 
 
+def test_a_time_limit_is_stored_as_no_end(tmp_path):
+    """Every episode here is cut by the clock: all steps bootstrap, on what the last one showed."""
+    loop = train(tmp_path / "run")
+    ring = loop.state.real
+    assert loop.progress.episode == 5
+    assert not ring.rows.terminated.any()
+    assert int(loop.state.mismatches) == 0
+    follows = np.asarray(ring.rows.obs[1:100] == ring.rows.next_obs[:99])[:, 0]
+    np.testing.assert_array_equal(np.flatnonzero(~follows), [19, 39, 59, 79])
+
+
+def test_evaluation_repeats_its_starts_and_never_meets_the_runs_own(monkeypatch):
+    env, starts = make_env(TASK), []
+    reset = env.reset
+    monkeypatch.setattr(env, "reset", lambda seed: starts.append(seed) or reset(seed))
+    for run_seed in (0, 0, 1):
+        evaluate(env, lambda obs: np.zeros(1), run_seed, 20)
+    first, again, other = starts[:20], starts[20:40], starts[40:]
+    assert first == again
+    own = {episode_seed(seed, episode) for seed in (0, 1) for episode in range(1_000)}
+    assert len(own) == 2_000
+    assert len({*first, *other}) == 40
+    assert not own & {*first, *other}
+
+
 class Watched:
     """An environment that notes how many updates the agent had made at each step."""
 
@@ -142,21 +166,32 @@ def test_logged_transitions_come_first(tmp_path):
     assert int(loop.state.agent.updates) == 30 * loop.config.sac.updates_per_step
 
 
-def test_returns_are_in_the_tasks_own_unit(tmp_path):
-    def run(name, unit):
-        config = dataclasses.replace(tiny("sac", TASK))
-        config = cfg.replace(config, {"task.reward_unit": unit})
-        run_dir = RunDir.create(tmp_path / name, cfg.to_dict(config), {})
-        envs = [make_env(TASK, reward_unit=unit) for _ in range(2)]
-        Loop(config, *envs, run_dir).run()
-        return read_metrics(run_dir.metrics_path)
+def in_units(path, algo, **changes):
+    """The records of a run in the task's own unit of reward, and of one in another."""
+    for unit in (1.0, 2.0**-10):
+        config = tiny(algo, TASK, task__reward_unit=unit, **changes)
+        run_dir = RunDir.create(path / f"run-{unit}", cfg.to_dict(config), {})
+        Loop(config, *(make_env(TASK, reward_unit=unit) for _ in range(2)), run_dir).run()
+        yield read_metrics(run_dir.metrics_path)
 
-    plain, dialled = run("a", 1.0), run("b", 2.0**-10)
+
+def test_returns_are_in_the_tasks_own_unit(tmp_path):
+    plain, dialled = in_units(tmp_path, "sac")
     drop = ("seconds", "time/")
     for x, y in zip(plain, dialled, strict=True):
         assert {k: v for k, v in x.items() if not k.startswith(drop)} == {
             k: v for k, v in y.items() if not k.startswith(drop)
         }
+
+
+@pytest.mark.slow
+def test_what_the_model_says_of_rewards_is_in_the_tasks_own_unit(tmp_path):
+    plain, dialled = in_units(tmp_path, "ftfl", steps=45)
+    rewards = [name for name in plain[-1] if name.endswith("_reward")]
+    rewards += [name for record in plain[:-1] for name in record if name.endswith("_reward")]
+    assert {"model/reward_bias_reward", "rollout/synthetic_reward_mean_reward"} < set(rewards)
+    for x, y in zip(plain, dialled, strict=True):
+        assert {k: x[k] for k in x if k in rewards} == {k: y[k] for k in y if k in rewards}
 
 
 def test_resets_happen_when_due(tmp_path):
