@@ -84,7 +84,9 @@ def problems(found: Checkpoint) -> list[str]:
         "run": lambda: int(found.components["run"]["step"]) == step,
         **{
             name: lambda name=name, offset=offset: is_true(
-                found.tables[name], PER_STEP[name] * step, min(PER_STEP[name] * step, KEPT[name]),
+                found.tables[name],
+                PER_STEP[name] * step,
+                min(PER_STEP[name] * step, KEPT[name]),
                 offset,
             )  # fmt: skip
             for offset, name in enumerate(PER_STEP)

@@ -161,6 +161,9 @@ class Hardware:
     def close(self):
         self.inner.close()
 
+    def restart(self):
+        self.inner.restart()
+
 
 def test_stored_actions_are_never_sent_to_a_machine(tmp_path):
     task = "envs_for_tests:make_lqr"

@@ -4,7 +4,6 @@ import os
 
 import numpy as np
 import pytest
-from growing import is_true, problems, reading, rows, save, table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from ftfl.store.checkpoint import (
     load_checkpoint,
 )
 from ftfl.store.segments import Table
+from growing import is_true, problems, reading, rows, save, table
 
 
 def names(root):

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from ftfl.envs.faults import Cause, EnvFault, Violation, as_violation, in_a_line
+from ftfl.envs.faults import NEEDS_RESTART, Cause, EnvFault, Violation, as_violation, in_a_line
 from ftfl.envs.spec import EnvSpec
 from ftfl.errors import FtflError
 from ftfl.types import Step
@@ -46,8 +46,9 @@ class Adapter(Protocol):
 class Guarded:
     """An environment whose actions, observations, rewards and physics are checked at each step.
 
-    Whatever goes wrong in ``reset`` or ``step`` is an `EnvFault` and leaves no transition; then
-    only ``restart`` and ``reset`` are allowed. ``clipped_actions`` counts the steps whose action
+    Whatever goes wrong in ``reset`` or ``step`` is an `EnvFault` and leaves no transition; only
+    ``reset`` is allowed then, and makes the environment anew if its inner state cannot be trusted
+    any more (it raised, hung or died). ``clipped_actions`` counts the steps whose action
     had to be clipped into [-1, 1], ``suspicious_rewards`` those that paid more than a million
     times the mean so far (of absolute rewards, after 100 steps); both are kept in a restart.
     """
@@ -62,6 +63,7 @@ class Guarded:
         self._seed = 0
         self._steps = 0
         self._running = False
+        self._broken = False
         self._rewards, self._usual = 0, 0.0  # how many, and the mean of their absolute values
 
     def reset(self, seed: int) -> np.ndarray:
@@ -69,6 +71,8 @@ class Guarded:
         seed = int(seed)
         if not 0 <= seed < 2**32:
             raise FtflError(f"seed {seed} is out of range: an episode seed is in [0, 2**32).")
+        if self._broken:
+            self.restart()
         self._seed, self._steps, self._running = seed, 0, False
         try:
             obs = self.inner.reset(seed)
@@ -125,6 +129,7 @@ class Guarded:
         except FtflError as error:
             reason = str(error).rstrip(".")
             raise FtflError(f"{self.spec.task} cannot be restarted: {reason}.") from error
+        self._broken = False
         before, now = self.spec, self.inner.spec
         if (before.obs_names, before.act_dim) != (now.obs_names, now.act_dim):
             raise FtflError(
@@ -179,4 +184,5 @@ class Guarded:
     def _fault(
         self, cause: Cause, what: str, action: np.ndarray | None, details: str = ""
     ) -> EnvFault:
+        self._broken = self._broken or cause in NEEDS_RESTART
         return EnvFault(self.spec.task, cause, what, self._seed, self._steps, action, details)

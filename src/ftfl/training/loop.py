@@ -183,6 +183,9 @@ class Loop:
             except EnvFault as fault:
                 self._fault(fault)
                 self._abandon_episode()
+            except FtflError:
+                self._checkpoint()  # it cannot even be made again
+                raise
 
     def _fault(self, fault: EnvFault, evaluating: bool = False) -> None:
         try:
