@@ -52,7 +52,7 @@ def test_a_checkpoint_holds_the_whole_state(algo, tmp_path):
     assert (checkpoint.step, damage) == (100, [])
     template = run_state.init(loop.config, loop.env.spec)
     assert not equal_bits(template, loop.state)
-    restored = run_state.from_components(template, checkpoint.components)
+    restored = run_state.from_components(template, checkpoint.components, checkpoint.tables["real"])
     assert equal_bits(restored, loop.state)
     assert checkpoint.meta["env_steps"] == 100
     assert checkpoint.meta["rewards"][0] == 100
@@ -65,7 +65,7 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
     checkpoint, _ = latest_valid(loop.run_dir.checkpoints_path)
     other = run_state.init(tiny("sac", TASK, sac__hidden=(8, 8)), loop.env.spec)
     with pytest.raises(FtflError, match="configuration says"):
-        run_state.from_components(other, checkpoint.components)
+        run_state.from_components(other, checkpoint.components, checkpoint.tables["real"])
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path):

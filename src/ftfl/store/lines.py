@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ftfl.errors import FtflError
-from ftfl.store.files import DiskError, fsync_directory, not_through_links, plain, why
+from ftfl.store.files import (
+    DiskError,
+    fsync_directory,
+    not_through_links,
+    plain,
+    rename,
+    why,
+    write_file,
+)
 
 Parse = Callable[[bytes], dict[str, Any]]
 """One line as a record; raises ValueError with what is wrong with it."""
@@ -100,6 +108,27 @@ def append_durably(path: Path, content: Mapping[str, Any]) -> None:
             fsync_directory(path.parent)
     except OSError as error:
         raise DiskError(f"cannot write to {path}: {why(error)}.") from error
+
+
+def keep_first(path: Path, count: int) -> None:
+    """Drop all lines after the first ``count``; the file is replaced whole or not at all.
+
+    Raises:
+        DiskError: the disk refuses.
+        FtflError: a line before the last is damaged (names the line).
+    """
+    if not path.exists():
+        return
+    lines = [line.rstrip(b"\n") + b"\n" for line, _ in read_lines(path)]
+    if len(lines) <= count:
+        return
+    temporary = path.with_name(f".tmp-{path.name}")
+    try:
+        write_file(temporary, lambda file: file.writelines(lines[:count]))
+        rename(temporary, path)
+        fsync_directory(path.parent)
+    except OSError as error:
+        raise DiskError(f"cannot shorten {path}: {why(error)}.") from error
 
 
 def _refuse_constant(text: str) -> NoReturn:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ftfl.errors import FtflError, unknown
 from ftfl.store.files import not_through_links, plain, read_json, replace_json, why
-from ftfl.store.lines import append_durably, read_lines
+from ftfl.store.lines import append_durably, keep_first, read_lines
 from ftfl.store.metrics_file import MetricsWriter
 
 STATES = ("starting", "warming up", "training", "evaluating", "done", "stopped", "failed")
@@ -173,6 +173,14 @@ class RunDir:
     def read_faults(self) -> list[dict[str, Any]]:
         """The run's faults, oldest first, read as ``read_history`` does."""
         return _objects(self.faults_path)
+
+    def keep_faults(self, count: int) -> None:
+        """Drop the faults after the first ``count``: a run resumed there will meet them again.
+
+        Raises:
+            DiskError: the disk refuses.
+        """
+        keep_first(self.faults_path, count)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

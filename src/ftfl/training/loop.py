@@ -343,8 +343,7 @@ class Loop:
         progress.metrics = {k: float(v) for k, v in self.metrics.items()}
         self.recorder.book_seconds()
         try:
-            # Lines older than the checkpoint must not be lost with it.
-            self.recorder.writer.sync()
+            self.recorder.sync()
             saving.save(self.store, self.state, progress)
         except DiskError as error:
             if self.config.on_full_disk == "stop":

@@ -11,6 +11,7 @@ from typing import Any
 
 from ftfl.config import Config
 from ftfl.sinks.base import Sink
+from ftfl.store.files import DiskError
 from ftfl.store.rundir import RunDir
 from ftfl.training.progress import Clock, Progress
 
@@ -48,6 +49,7 @@ class Recorder:
         self.progress = progress
         self._speed_mark = (progress.env_steps, time.perf_counter())
         self.writer.truncate_after(progress.env_steps)
+        self.run_dir.keep_faults(len(progress.faults))
 
     def seconds(self) -> float:
         """Seconds this run has taken, in all its processes."""
@@ -58,6 +60,16 @@ class Recorder:
         now = time.perf_counter()
         self.progress.seconds += now - self._started
         self._started = now
+
+    def sync(self) -> None:
+        """Force the records to disk: call before a checkpoint, whose past they are.
+
+        Raises:
+            DiskError: the disk does not take them all.
+        """
+        self.writer.sync()
+        if self.writer.pending:
+            raise DiskError(self.writer.problem)
 
     def log(self, values: Mapping[str, float]) -> None:
         """Write a full record: ``values``, the speed, and where the time went."""
@@ -73,10 +85,7 @@ class Recorder:
         steps = self.progress.env_steps
         self.writer.write(steps, self.progress.updates, self.seconds(), values)
         if self.writer.pending:
-            self.notices["metrics"] = (
-                f"{self.writer.pending} metric lines wait for the disk: {self.writer.path}"
-                " cannot be written"
-            )
+            self.notices["metrics"] = self.writer.problem
         else:
             self.notices.pop("metrics", None)
         for sink in self.sinks:
