@@ -1,6 +1,6 @@
 """Append-only tables whose every row is known from its number, so that a load can be checked."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -78,18 +78,12 @@ def save(store: CheckpointStore, step: int):
 def problems(found: Checkpoint) -> list[str]:
     """What a checkpoint made by ``save`` does not hold as it should."""
     step = found.step
-    checks: dict[str, Callable[[], bool]] = {
-        "meta": lambda: found.meta == {"step": step},
-        "agent": lambda: bool((found.components["agent"]["weight"] == step).all()),
-        "run": lambda: int(found.components["run"]["step"]) == step,
-        **{
-            name: lambda name=name, offset=offset: is_true(
-                found.tables[name],
-                PER_STEP[name] * step,
-                min(PER_STEP[name] * step, KEPT[name]),
-                offset,
-            )  # fmt: skip
-            for offset, name in enumerate(PER_STEP)
-        },
+    right = {
+        "meta": found.meta == {"step": step},
+        "agent": bool((found.components["agent"]["weight"] == step).all()),
+        "run": int(found.components["run"]["step"]) == step,
     }
-    return [f"step {step}: {name} is wrong" for name, holds in checks.items() if not holds()]
+    for offset, (name, per) in enumerate(PER_STEP.items()):
+        total, kept = per * step, min(per * step, KEPT[name])
+        right[name] = is_true(found.tables[name], total, kept, offset)
+    return [f"step {step}: {name} is wrong" for name, holds in right.items() if not holds]

@@ -175,7 +175,7 @@ def parse_object(path: Path, file: BufferedReader, limit_bytes: int) -> dict[str
     if size > limit_bytes:
         raise FtflError(f"{path} has {size} bytes, more than the {limit_bytes} allowed.")
     try:
-        content = json.loads(file.read(limit_bytes))
+        content = json.loads(file.read(size))
     except (ValueError, RecursionError) as error:
         raise FtflError(f"{path} is damaged: it is not valid JSON.") from error
     if not isinstance(content, dict):
