@@ -1,5 +1,7 @@
 """The loop: what it learns when, what it leaves behind, and what must not change learning."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -199,3 +201,19 @@ def test_resets_happen_when_due(tmp_path):
     # 61 learn steps of 2 updates: 122 updates cross 50 and 100.
     assert int(loop.state.resets) == 2
     assert int(loop.state.agent.updates) == 122
+
+
+@pytest.mark.parametrize("algo", ["sac", "ftfl"])
+def test_nothing_compiles_twice(algo, tmp_path):
+    changes = {"replay_rows": 50, "log_every": 10, "eval_every": 30}
+    if algo == "ftfl":
+        # The schedule lengthens branches on the way, and both rings come round.
+        changes |= {"rollouts__length": (40, 90, 1, 3), "rollouts__retention_steps": 10}
+    learner = train(tmp_path / "run", algo, **changes).learner
+    compiled = {
+        field.name: getattr(learner, field.name)._cache_size()
+        for field in dataclasses.fields(learner)
+    }
+    once = {"explore", "act", "mode", "observe", "learn"} | ({"fit"} if algo == "ftfl" else set())
+    assert {name for name, count in compiled.items() if count} == once
+    assert max(compiled.values()) == 1
