@@ -78,7 +78,7 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def write_file(path: Path, write: Callable[[BufferedWriter], Result]) -> Result:
-    """Make a file and force it to disk; what ``write`` returned.
+    """Make a file and force it to disk; what ``write`` returned. On an OSError it is gone again.
 
     A hiccup starts again from the first byte: a failed fsync may have dropped what was written,
     and a second one would then succeed without it.
@@ -91,7 +91,11 @@ def write_file(path: Path, write: Callable[[BufferedWriter], Result]) -> Result:
             os.fsync(file.fileno())
         return result
 
-    return retrying(attempt)
+    try:
+        return retrying(attempt)
+    except OSError:
+        remove(path)
+        raise
 
 
 def rename(source: Path, target: Path) -> None:
