@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import sys
 
 import broken_envs
 import numpy as np
@@ -15,11 +16,21 @@ from ftfl.envs.make import make_task
 from ftfl.errors import FtflError
 from ftfl.types import Step
 
-LIMIT = 0.5
+LIMIT = 1.0
 IN_PROCESS = [entry for entry in CATALOGUE if not entry.isolated]
 ISOLATED = [entry for entry in CATALOGUE if entry.isolated]
 AT_MAKE = [entry for entry in CATALOGUE if entry.moment == MAKE]
 LATER = [entry for entry in IN_PROCESS if entry.moment != MAKE]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(tmp_path_factory, monkeypatch):
+    """MuJoCo would leave a log file in the current directory."""
+    here = tmp_path_factory.mktemp("here")
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    assert list(here.iterdir()) == []
 
 
 def by_name(entry):

@@ -20,12 +20,14 @@ import jax.numpy as jnp
 
 from ftfl.envs.faults import in_a_line, shown
 from ftfl.envs.gym import GymEnvironment, find_attribute
+from ftfl.envs.physics import listen_to_mujoco
 from ftfl.errors import FtflError, unknown
 from ftfl.termination import never
 
 
 def load_custom(task: str) -> GymEnvironment:
     """Import the module, call the function, check what it returns."""
+    listen_to_mujoco()  # before it is made: its XML may make MuJoCo warn
     factory = _factory(task)
     try:
         env = factory()

@@ -100,4 +100,6 @@ def as_violation(error: Exception, where: str) -> Violation:
     """What an environment raised in ``where`` ("reset" or "step"), as a violation."""
     if isinstance(error, Violation):
         return error
+    if isinstance(error, FtflError):  # ours, and a sentence already
+        return Violation("exception", str(error).rstrip("."), full_story(error))
     return Violation("exception", f"{where} raised {in_a_line(error)}", full_story(error))

@@ -6,12 +6,14 @@ import contextlib
 import json
 import logging
 import os
+import re
 import select
 import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from ftfl.envs.channel import BROKEN, CLOSE, MAKE, REFUSED, Channel
 from ftfl.envs.faults import Violation
@@ -79,7 +81,7 @@ class EnvProcess:
             self._channel.send(letter, content)
             answer, content = self._channel.receive(seconds)
         except TimeoutError as error:
-            raise self._hung(f"{what} took longer than {seconds:g} seconds") from error
+            raise self._hung(f"{what} took longer than {seconds:g} s") from error
         except (EOFError, OSError) as error:
             raise self._died(what) from error
         except BaseException:
@@ -142,7 +144,8 @@ class EnvProcess:
         process.send_signal(signal.SIGUSR2)
         select.select([self._report], [], [], _PLACE_SECONDS)
         time.sleep(_PLACE_SECONDS / 10)  # the first line is there, the rest comes at once
-        return Violation("hang", what, self._end())
+        details = self._end()
+        return Violation("hang", what + _place(details), details)
 
     def _died(self, what: str) -> Violation:
         process = self._process
@@ -158,7 +161,7 @@ class EnvProcess:
             how += " (perhaps for want of memory)" if code == -signal.SIGKILL else ""
         else:
             how = f"ended with exit code {code}"
-        return Violation("died", f"its process {how} in {what}", details)
+        return Violation("died", f"its process {how} in {what}{_place(details)}", details)
 
     def _end(self) -> str:
         """End the process and whatever it has started; what it reported of its last place."""
@@ -177,6 +180,12 @@ class EnvProcess:
             details = b""
         os.close(self._report)
         return details.decode(errors="replace").strip()
+
+
+def _place(report: str) -> str:
+    """The innermost line of Python in what faulthandler wrote."""
+    match = re.search(r'File "(.+)", line (\d+) in', report)
+    return f" ({Path(match[1]).name}, line {match[2]})" if match else ""
 
 
 def _signal_name(number: int) -> str:
