@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 
 from ftfl import presets
 from ftfl.config import Config, from_dict
-from ftfl.envs.make import make_env
+from ftfl.envs.make import make_task
 from ftfl.store.metrics_file import read_metrics, series
 from ftfl.store.rundir import RunDir, task_folder
 from ftfl.training import evaluate as evaluation
@@ -157,8 +158,8 @@ def evaluate(
     Without a ``seed`` the starts are those of the run's own evaluations, as in ``ftfl eval``.
     """
     run = run if isinstance(run, Run) else load(run)
-    task = run.config.task
-    env = make_env(task.name, action_repeat=task.action_repeat)
+    # In the task's own unit of reward, whatever dial the run was trained under.
+    env = make_task(dataclasses.replace(run.config.task, reward_unit=1.0))
     try:
         return evaluation.evaluate(
             env, run.policy, run.config.seed if seed is None else seed, episodes
