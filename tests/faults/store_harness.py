@@ -157,7 +157,7 @@ def started(root: Path, saves: int, dying: Dying | None = None) -> tuple[int, in
     if dying is not None:
         dying.install()
     try:
-        work(root, saves, lambda step: os.write(writer, f"{step}\n".encode()))
+        work(root, saves, lambda step: os.write(writer, f"{step:8d}\n".encode()))
     except FtflError as error:
         print(error, file=sys.stderr)
         os._exit(3)
@@ -203,7 +203,10 @@ def kills(root: Path, count: int, seed: int) -> dict[str, object]:
     reached = 0
     for _ in range(count):
         child, reader = started(root, 10**6)
-        time.sleep(rng.uniform(0, 0.15))
+        # Some saves later, so that on a slow machine too it is killed in the midst of things.
+        for _ in range(rng.integers(3)):
+            reached = int(os.read(reader, 9) or 0)
+        time.sleep(rng.uniform(0, 0.05))
         os.kill(child, signal.SIGKILL)
         code, last = ended(child, reader)
         reached = max(reached, last)

@@ -40,4 +40,4 @@ def test_a_kill_or_power_cut_between_any_two_file_operations(tmp_path):
 def test_kills_at_random_times_never_take_the_newest_finished_save_away(tmp_path, count, seed):
     answer = harness("kills", tmp_path, count, seed)
     assert answer["wrong"] == []
-    assert answer["reached"] >= count // 5, "the writers must have come to saving"
+    assert answer["reached"] >= count // 2, "the writers must have come to saving"

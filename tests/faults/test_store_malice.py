@@ -324,8 +324,11 @@ def test_links_lead_no_deletion_and_no_writing_out_of_the_run(tmp_path):
     store = CheckpointStore(root)
     growing.save(store, 60_000)
     growing.save(store, 60_001)
+    (root / "step_000099999").symlink_to(dear / "step_000050000")
     assert set(store.prune(1)) > {root / "step_000050000"}
-    assert {path.name for path in root.iterdir()} == {"step_000060001", "segments"}
+    # A link is no checkpoint: it neither counts as kept nor hides the newest real one.
+    assert {p.name for p in root.iterdir()} == {"step_000060001", "step_000099999", "segments"}
+    assert latest_valid(root)[0].step == 60_001
     assert {p: p.read_bytes() for p in sorted(dear.rglob("*")) if p.is_file()} == before
 
 

@@ -60,6 +60,8 @@ def set_aside_after(root: Path, step: int) -> list[Path]:
 
 def looks_whole(path: Path) -> bool:
     """Whether a checkpoint can be valid, judged by all that needs no reading of arrays."""
+    if path.is_symlink():
+        return False
     folder = path.parent / segments.FOLDER
     try:
         manifest = read_manifest(path)
