@@ -24,6 +24,8 @@ from ftfl.errors import FtflError
 from ftfl.replay import Replay
 from ftfl.rollouts import screens
 from ftfl.sac import SacState
+from ftfl.training import alarms, sentinels
+from ftfl.training.alarms import Alarms
 from ftfl.types import Key
 
 
@@ -58,6 +60,8 @@ class RunState(eqx.Module):
     resets: Int[Array, ""]
     mismatches: Int[Array, ""]
     """Real transitions whose end the termination function got wrong."""
+    # what went wrong, and when
+    alarms: Alarms
 
 
 def stream_key(root: Key, stream: Stream, counter: Array | int = 0) -> Key:
@@ -93,10 +97,11 @@ def init(config: Config, spec: EnvSpec, logged_rows: int = 0) -> RunState:
         learn_steps=jnp.int32(0),
         resets=jnp.int32(0),
         mismatches=jnp.int32(0),
+        alarms=alarms.init(),
     )
 
 
-_COMPONENTS = ("agent", "dynamics", "real", "synthetic", "screen")
+_COMPONENTS = ("agent", "dynamics", "real", "synthetic", "screen", "alarms")
 
 
 def to_components(state: RunState) -> dict[str, dict[str, np.ndarray]]:
@@ -121,13 +126,18 @@ def to_components(state: RunState) -> dict[str, dict[str, np.ndarray]]:
 def from_components(template: RunState, components: dict[str, dict[str, np.ndarray]]) -> RunState:
     """The inverse, into the shapes of ``template`` (a fresh ``init`` of the same config).
 
+    A checkpoint from before there were alarms gets fresh ones, which know the replay's rewards.
+
     Raises:
         FtflError: an array is missing, or has another shape or dtype than the configuration says.
     """
     parts: dict[str, Any] = {
         name: restore(name, getattr(template, name), components.get(name, {}))
         for name in _COMPONENTS
+        if name != "alarms" or name in components
     }
+    if "alarms" not in parts:
+        parts["alarms"] = sentinels.see_rewards(template.alarms, parts["real"].rows.reward)
     run = components["run"]
     parts |= {k: jnp.asarray(v) for k, v in run.items() if k != "key"}
     return RunState(**parts, key=jax.random.wrap_key_data(jnp.asarray(run["key"])))
