@@ -27,6 +27,7 @@ AREAS = {
     "model": "The dynamics model",
     "rollout": "Synthetic data",
     "termination": "The termination function against the environment",
+    "sentinel": "What went wrong: see [sentinels](sentinels.md)",
     "time": "Wall-clock time",
 }
 UNITS = (

@@ -67,10 +67,11 @@ def test_what_a_change_touches_starts_fresh_and_nothing_else(changes, fresh, par
     assert set(made.fresh) == fresh
     stopped = go_on(tmp_path / "fork", 57)
     parent = go_on(parents / "ftfl").state
-    for name in ("agent", "dynamics", "screen"):
+    for name in ("agent", "dynamics"):
         same = equal_bits(getattr(stopped.state, name), getattr(parent, name))
-        assert same == (name not in fresh) or name == "screen"
-    assert int(stopped.state.synthetic.size) == (0 if "synthetic" in fresh else 50 * 8)
+        assert same == (name not in fresh)
+    kept = 0 if "synthetic" in fresh else int(parent.synthetic.size)
+    assert int(stopped.state.synthetic.size) == kept
     assert np.array_equal(stopped.state.real.rows.obs[:57], parent.real.rows.obs[:57])
     (entry,) = RunDir.open(tmp_path / "fork").read_history()
     assert entry["event"] == "forked"

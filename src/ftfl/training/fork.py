@@ -28,7 +28,7 @@ from ftfl.store.checkpoint import (
 )
 from ftfl.store.provenance import collect
 from ftfl.store.rundir import RunDir
-from ftfl.training import saving
+from ftfl.training import saving, sentinels
 from ftfl.training import state as run_state
 from ftfl.training.learn import require_compatible
 
@@ -114,7 +114,9 @@ def fork(
         for name in ("agent", "dynamics", "synthetic", "screen")
     }
     real = run_state.ring(new.real, checkpoint.tables["real"])
-    state = dataclasses.replace(state, **kept, key=jax.random.key(config.seed), real=real)
+    alarms = sentinels.see_rewards(new.alarms, real.rows.reward)
+    key = jax.random.key(config.seed)
+    state = dataclasses.replace(state, **kept, key=key, real=real, alarms=alarms)
     if "dynamics" in fresh:
         progress.fitted = False
     progress.metrics = {

@@ -23,6 +23,7 @@ from ftfl.store.files import DiskError
 from ftfl.store.rundir import RunDir
 from ftfl.training import saving
 from ftfl.training import state as run_state
+from ftfl.training.alarms import fatal, report
 from ftfl.training.evaluate import episode_seed, evaluate
 from ftfl.training.faults import Faults
 from ftfl.training.learn import Learner, make_learner
@@ -35,6 +36,12 @@ from ftfl.types import Transition
 
 _LOGGED_CHUNK = 1_000
 _MOST_OWED = 10_000
+_MOST_ROLLBACKS = 3
+_ROLLBACK = 1 << 30  # a stream of its own, far from those of state.Stream
+
+
+class Diverged(FtflError):
+    """Something that must be finite is not any more."""
 
 
 class Loop:
@@ -86,19 +93,21 @@ class Loop:
             FtflError: the environment failed more often than allowed, learning diverged, or the
                 disk is full, where the configuration says to stop then.
         """
-        config, progress = self.config, self.progress
         with self.recorder:
             self.recorder.status("starting")
-            self.recorder.take_over(progress)
+            self.recorder.take_over(self.progress)
             if self.found is not None and self.found.damage:
                 self._say("damage", f"passed over a damaged checkpoint: {self.found.damage[0]}")
             # Compiled before the first reset: a machine must not wait for it in mid-episode.
             self.learner.act(self.state, np.zeros(self.env.spec.obs_dim, np.float32))
             self._checkpoint()
             obs = self._resume_episode()
-            while progress.env_steps < config.steps:
+            while self.progress.env_steps < self.config.steps:
                 self._leave_if_asked()
-                obs = self._advance(obs)
+                try:
+                    obs = self._advance(obs)
+                except Diverged as reason:
+                    obs = self._roll_back(reason)
             self._finish()
         return self.state
 
@@ -108,6 +117,8 @@ class Loop:
         try:
             obs, ended = self._step(obs)
         except EnvFault as fault:
+            if fault.cause == "action" and self.config.on_divergence != "continue":
+                raise Diverged(str(fault)) from fault  # the policy's doing
             # The transition is void: it was neither stored nor counted.
             self._fault(fault)
             self._abandon_episode()
@@ -130,6 +141,7 @@ class Loop:
         chosen = self.learner.explore(self.state) if warming else self.learner.act(self.state, obs)
         action = np.asarray(chosen)
         clock.lap("learn")
+        self._require_sane()  # the device has just finished: asking it costs nothing
         progress.actions.append(action)
         result = self.env.step(action)
         clock.lap("env")
@@ -274,6 +286,8 @@ class Loop:
     def _do_due(self) -> None:
         """What is due, now that the environment rests (or need not)."""
         due, self.progress.due = self.progress.due, []
+        if due:
+            self._require_sane()
         if "log" in due:
             self._log()
         if "evaluate" in due:
@@ -291,6 +305,8 @@ class Loop:
         progress = self.progress
         values = {k: float(v) for k, v in self.metrics.items()}
         values = {k: v / self._unit if k.endswith("_reward") else v for k, v in values.items()}
+        for finding in report(self.state.alarms):
+            self._say(finding.name, finding.sentence)
         wrong = int(self.state.mismatches)
         if wrong:
             self._say("termination", f"termination function wrong on {wrong} real steps")
@@ -379,6 +395,40 @@ class Loop:
                 f" {self.recorder.notices['checkpoint']}"
             )
         self.recorder.status("done")
+
+    def _require_sane(self) -> None:
+        """Refuse to go on, or to save, once a loss or a parameter is no longer finite."""
+        if self.config.on_divergence == "continue" or not fatal(self.state.alarms):
+            return
+        first = next(f for f in report(self.state.alarms) if f.severity == "fatal")
+        raise Diverged(f"learning diverged: {first.sentence}")
+
+    def _roll_back(self, reason: Diverged) -> np.ndarray:
+        """Go on from the last good checkpoint with fresh randomness, or give up."""
+        failed_at, count = self.progress.env_steps, self.progress.rollbacks + 1
+        kept = f"the last good checkpoint is at step {self._saved_at}"
+        if self.config.on_divergence == "stop":
+            raise FtflError(f"{reason} Stopped at step {failed_at}; {kept}.") from reason
+        if count > _MOST_ROLLBACKS:
+            raise FtflError(
+                f"{reason} It came back {_MOST_ROLLBACKS} times after rolling back; {kept}."
+            ) from reason
+        found = saving.find(self.run_dir)
+        if found is None:
+            raise FtflError(f"{reason} There is no checkpoint to roll back to.") from reason
+        self._go_back_to(found)
+        self.state = dataclasses.replace(
+            self.state, key=jax.random.fold_in(self.state.key, _ROLLBACK + count)
+        )
+        self.progress.rollbacks = count
+        self.metrics = dict(self.progress.metrics)
+        self._saved_at = self.progress.env_steps
+        self.recorder.take_over(self.progress)
+        event = {"event": "rolled back", "from": failed_at, "to": self._saved_at}
+        self.run_dir.append_history(event | {"reason": str(reason)})
+        self._say("divergence", f"rolled back from step {failed_at} to {self._saved_at}: {reason}")
+        self._abandon_episode()
+        return self._reset()
 
     def _say(self, about: str, sentence: str) -> None:
         self.recorder.notices[about] = sentence

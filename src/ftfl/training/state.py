@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, UInt
 
 from ftfl import replay, sac
 from ftfl.config import Config
@@ -26,6 +26,8 @@ from ftfl.replay import Replay
 from ftfl.rollouts import screens
 from ftfl.sac import SacState
 from ftfl.store.segments import Stored, Table
+from ftfl.training import alarms, sentinels
+from ftfl.training.alarms import Alarms
 from ftfl.types import Key, Transition
 
 
@@ -54,17 +56,25 @@ class RunState(eqx.Module):
     screen: Any
     # randomness
     key: Key
+    holdout: UInt[Array, ""]
+    """Decides which rows are held out; it outlives a change of the key (fork, roll back)."""
     # counters
     env_steps: Int[Array, ""]
     learn_steps: Int[Array, ""]
     resets: Int[Array, ""]
     mismatches: Int[Array, ""]
     """Real transitions whose end the termination function got wrong."""
+    # what went wrong, and when
+    alarms: Alarms
 
 
 def stream_key(root: Key, stream: Stream, counter: Array | int = 0) -> Key:
     """The key of one consumer at one moment."""
     return jax.random.fold_in(jax.random.fold_in(root, int(stream)), counter)
+
+
+def _holdout(root: Key) -> UInt[Array, ""]:
+    return jax.random.bits(stream_key(root, Stream.HOLDOUT), (), jnp.uint32)
 
 
 def init(config: Config, spec: EnvSpec, logged_rows: int = 0) -> RunState:
@@ -91,14 +101,16 @@ def init(config: Config, spec: EnvSpec, logged_rows: int = 0) -> RunState:
         synthetic=synthetic,
         screen=screen_state,
         key=root,
+        holdout=_holdout(root),
         env_steps=jnp.int32(0),
         learn_steps=jnp.int32(0),
         resets=jnp.int32(0),
         mismatches=jnp.int32(0),
+        alarms=alarms.init(),
     )
 
 
-_COMPONENTS = ("agent", "dynamics", "synthetic", "screen")
+_COMPONENTS = ("agent", "dynamics", "synthetic", "screen", "alarms")
 _COUNTERS = ("env_steps", "learn_steps", "resets", "mismatches")
 
 
@@ -115,7 +127,8 @@ def to_components(state: RunState) -> dict[str, dict[str, np.ndarray]]:
         if arrays:
             components[name] = arrays
     counters = {name: np.asarray(getattr(state, name)) for name in _COUNTERS}
-    components["run"] = {"key": np.asarray(jax.random.key_data(state.key)), **counters}
+    key = np.asarray(jax.random.key_data(state.key))
+    components["run"] = {"key": key, "holdout": np.asarray(state.holdout), **counters}
     return components
 
 
@@ -138,17 +151,25 @@ def from_components(
     The room for real rows may have grown since (``--steps``): row number n lies in slot n modulo
     the capacity, wherever that leads.
 
+    A checkpoint from before there were alarms gets fresh ones, which know the replay's rewards.
+
     Raises:
         FtflError: an array is missing, or has another shape or dtype than the configuration says.
     """
     parts: dict[str, Any] = {
         name: restore(name, getattr(template, name), components.get(name, {}))
         for name in _COMPONENTS
+        if name != "alarms" or name in components
     }
+    parts["real"] = ring(template.real, real)
+    if "alarms" not in parts:
+        parts["alarms"] = sentinels.see_rewards(template.alarms, parts["real"].rows.reward)
     run = components["run"]
     parts |= {k: jnp.asarray(run[k]) for k in _COUNTERS}
-    parts["real"] = ring(template.real, real)
-    return RunState(**parts, key=jax.random.wrap_key_data(jnp.asarray(run["key"])))
+    parts["key"] = jax.random.wrap_key_data(jnp.asarray(run["key"]))
+    held_out = run.get("holdout")
+    parts["holdout"] = _holdout(parts["key"]) if held_out is None else jnp.asarray(held_out)
+    return RunState(**parts)
 
 
 def ring(template: Replay, stored: Stored) -> Replay:
