@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from ftfl.config import Config
-from ftfl.envs.guard import EnvFault
+from ftfl.envs.faults import EnvFault
 from ftfl.errors import FtflError
 from ftfl.store.rundir import RunDir
 from ftfl.training.recorder import Recorder
 
 _WINDOW_STEPS = 10_000
+
+
+class EnvironmentLost(FtflError):
+    """The environment failed more often than allowed; what was learned is fine."""
 
 
 class Faults:
@@ -17,11 +21,11 @@ class Faults:
     def __init__(self, config: Config, run_dir: RunDir, recorder: Recorder):
         self.config, self.run_dir, self.recorder = config, run_dir, recorder
 
-    def add(self, fault: EnvFault, evaluating: bool) -> None:
+    def add(self, fault: EnvFault, evaluating: bool = False) -> None:
         """Record a fault with what reproduces it (in an evaluation: without the actions).
 
         Raises:
-            FtflError: one fault more than allowed.
+            EnvironmentLost: one fault more than allowed.
         """
         progress = self.recorder.progress
         progress.faults.append(progress.env_steps)
@@ -44,7 +48,7 @@ class Faults:
             f"{len(progress.faults)} environment faults (see {place.name}), the last: {fault}"
         )
         if len(recent) > self.config.faults_allowed:
-            raise FtflError(
+            raise EnvironmentLost(
                 f"the environment failed {len(recent)} times within {_WINDOW_STEPS} steps, and"
                 f" faults_allowed is {self.config.faults_allowed}; the last: {fault} Each one, with"
                 f" the seed and the actions that led to it, is in {place}; resume with a larger"

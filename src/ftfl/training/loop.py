@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ftfl import replay
 from ftfl.config import Config
 from ftfl.envs.guard import EnvFault
 from ftfl.envs.spec import Environment
@@ -24,17 +22,17 @@ from ftfl.store.rundir import RunDir
 from ftfl.training import saving
 from ftfl.training import state as run_state
 from ftfl.training.alarms import fatal, report
-from ftfl.training.evaluate import episode_seed, evaluate
-from ftfl.training.faults import Faults
+from ftfl.training.episodes import Episodes
+from ftfl.training.evaluate import evaluate
+from ftfl.training.faults import EnvironmentLost, Faults
 from ftfl.training.learn import Learner, make_learner
-from ftfl.training.logged import load_logged
+from ftfl.training.logged import insert_logged, load_logged
 from ftfl.training.progress import Progress
 from ftfl.training.recorder import Recorder
 from ftfl.training.signals import StopRequest
 from ftfl.training.state import RunState
 from ftfl.types import Transition
 
-_LOGGED_CHUNK = 1_000
 _MOST_OWED = 10_000
 _MOST_ROLLBACKS = 3
 _ROLLBACK = 1 << 30  # a stream of its own, far from those of state.Stream
@@ -76,12 +74,13 @@ class Loop:
             rows = 0 if logged is None else len(logged.reward)
             self.state: RunState = run_state.init(config, env.spec, rows)
             if logged is not None:
-                self._insert_logged(logged)
+                self.state = insert_logged(self.state, self.progress, logged)
             self.store = CheckpointStore(run_dir.checkpoints_path)
         else:
             self._go_back_to(self.found)
         self.recorder = Recorder(config, run_dir, sinks, self.progress)
         self.faults = Faults(config, run_dir, self.recorder)
+        self.episodes = Episodes(config, env, self.recorder, self.faults)
         self.metrics: dict[str, Any] = dict(self.progress.metrics)  # device values, newest
         self._saved_at = -1 if self.found is None else self.progress.env_steps
 
@@ -101,15 +100,22 @@ class Loop:
             # Compiled before the first reset: a machine must not wait for it in mid-episode.
             self.learner.act(self.state, np.zeros(self.env.spec.obs_dim, np.float32))
             self._checkpoint()
-            obs = self._resume_episode()
-            while self.progress.env_steps < self.config.steps:
-                self._leave_if_asked()
-                try:
-                    obs = self._advance(obs)
-                except Diverged as reason:
-                    obs = self._roll_back(reason)
+            try:
+                self._train()
+            except EnvironmentLost:
+                self._checkpoint()  # what was learned is kept, whatever the environment does
+                raise
             self._finish()
         return self.state
+
+    def _train(self) -> None:
+        obs = self.episodes.resume()
+        while self.progress.env_steps < self.config.steps:
+            self._leave_if_asked()
+            try:
+                obs = self._advance(obs)
+            except Diverged as reason:
+                obs = self._roll_back(reason)
 
     def _advance(self, obs: np.ndarray) -> np.ndarray:
         """One step and what it owes; the observation to go on from."""
@@ -120,18 +126,18 @@ class Loop:
             if fault.cause == "action" and self.config.on_divergence != "continue":
                 raise Diverged(str(fault)) from fault  # the policy's doing
             # The transition is void: it was neither stored nor counted.
-            self._fault(fault)
-            self._abandon_episode()
+            self.faults.add(fault)
+            self.episodes.abandon()
             ended = True
         else:
             self._note_due()
             if ended:
-                self._end_episode()
+                self.episodes.end()
         last = progress.env_steps == config.steps
         if ended or last or not config.update_between_episodes:
             self._learn_owed()
             self._do_due()
-        return self._reset() if ended and not last else obs
+        return self.episodes.reset() if ended and not last else obs
 
     def _step(self, obs: np.ndarray) -> tuple[np.ndarray, bool]:
         """Act once, keep what came of it; the next observation, and whether the episode ended."""
@@ -162,65 +168,6 @@ class Loop:
                 )
         self.recorder.status("warming up" if warming else "training", lazily=True)
         return result.obs, result.terminated or result.truncated
-
-    # Episodes.
-
-    def _resume_episode(self) -> np.ndarray:
-        """Start the first episode, or bring the interrupted one back by replaying it."""
-        progress = self.progress
-        if not progress.actions:
-            return self._reset()
-        same, obs = False, np.zeros(0, np.float32)
-        if self.env.spec.replayable:
-            try:
-                obs = self.env.reset(episode_seed(self.config.seed, progress.episode))
-                for action in progress.actions:
-                    obs = self.env.step(action).obs
-                same = progress.obs is not None and np.array_equal(obs, progress.obs)
-                why = "replaying the interrupted one did not lead to the same observation"
-            except FtflError as error:
-                why = f"replaying the interrupted one failed: {error}"
-            if same:
-                return obs
-        else:
-            why = "the environment is not declared replayable"
-        self._say("episode", f"a new episode was begun at step {progress.env_steps}: {why}")
-        self._abandon_episode()
-        return self._reset()
-
-    def _reset(self) -> np.ndarray:
-        while True:
-            try:
-                return self.env.reset(episode_seed(self.config.seed, self.progress.episode))
-            except EnvFault as fault:
-                self._fault(fault)
-                self._abandon_episode()
-            except FtflError:
-                self._checkpoint()  # it cannot even be made again
-                raise
-
-    def _fault(self, fault: EnvFault, evaluating: bool = False) -> None:
-        try:
-            self.faults.add(fault, evaluating)
-        except FtflError:
-            self._checkpoint()  # what was learned is kept, whatever the environment does
-            raise
-
-    def _abandon_episode(self) -> None:
-        progress = self.progress
-        progress.episode += 1
-        progress.episode_return, progress.actions, progress.obs = 0.0, [], None
-
-    def _end_episode(self) -> None:
-        progress = self.progress
-        self.recorder.write(
-            {
-                "train/episode_return_reward": progress.episode_return / self._unit,
-                "train/episode_length_steps": len(progress.actions),
-                "train/episodes_count": progress.episode + 1,
-            }
-        )
-        self._abandon_episode()
 
     # Learning.
 
@@ -334,7 +281,7 @@ class Loop:
             self.config.eval_episodes,
         )
         for fault in result.faults:
-            self._fault(fault, evaluating=True)
+            self.faults.add(fault, evaluating=True)
         if len(result.returns):
             returns = result.returns / self._unit
             self.progress.last_return = float(np.mean(returns))
@@ -427,8 +374,8 @@ class Loop:
         event = {"event": "rolled back", "from": failed_at, "to": self._saved_at}
         self.run_dir.append_history(event | {"reason": str(reason)})
         self._say("divergence", f"rolled back from step {failed_at} to {self._saved_at}: {reason}")
-        self._abandon_episode()
-        return self._reset()
+        self.episodes.abandon()
+        return self.episodes.reset()
 
     def _say(self, about: str, sentence: str) -> None:
         self.recorder.notices[about] = sentence
@@ -438,17 +385,3 @@ class Loop:
         self.state, self.progress = saving.load(checkpoint, self.config, self.env.spec)
         set_aside_after(self.run_dir.checkpoints_path, checkpoint.step)
         self.store = CheckpointStore(self.run_dir.checkpoints_path, checkpoint)
-
-    def _insert_logged(self, logged: Transition) -> None:
-        insert = jax.jit(replay.insert)
-        ring = self.state.real
-        count, chunk = len(logged.reward), min(_LOGGED_CHUNK, self.state.real.capacity)
-        for start in range(0, count, chunk):
-            kept = min(chunk, count - start)
-            # Filled up to the chunk's shape by repetition; the mask keeps what is real.
-            index = start + np.arange(chunk) % kept
-            rows = jax.tree.map(lambda x, i=index: x[i], logged)
-            ring = insert(ring, rows, jnp.arange(chunk) < kept)
-        self.state = dataclasses.replace(self.state, real=ring)
-        for reward in logged.reward:
-            self.progress.rewards.add(float(reward))
