@@ -126,11 +126,11 @@ class CheckpointStore:
             rename(temporary, final)
             fsync_directory(self.root)
         except OSError as error:
-            self._clean_up(temporary)
+            self._clean_up(temporary, final)
             raise DiskError(f"cannot save checkpoint {final}: {why(error)}.") from error
         except BaseException:
             # Also when interrupted: an unfinished save leaves nothing behind.
-            self._clean_up(temporary)
+            self._clean_up(temporary, final)
             raise
         self.last_step, self._tables = step, specs
         return final
@@ -220,7 +220,11 @@ class CheckpointStore:
         }
         segments.sweep(self._folder, listed)
 
-    def _clean_up(self, temporary: Path) -> None:
+    def _clean_up(self, temporary: Path, final: Path) -> None:
+        with contextlib.suppress(OSError):
+            if os.path.lexists(final):
+                # Visible, but not confirmed to be on disk: a save that fails has not been.
+                os.replace(final, temporary)
         remove(temporary)
         with contextlib.suppress(OSError):
             self._drop_unlisted_segments()
