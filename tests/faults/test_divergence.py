@@ -11,6 +11,7 @@ from runs import SIMULATED, create, go_on, learner, records
 from ftfl.envs.make import make_env
 from ftfl.errors import FtflError
 from ftfl.store.checkpoint import latest_valid
+from ftfl.training.alarms import Quantity
 from ftfl.training.loop import Loop
 from helpers import tiny
 
@@ -41,9 +42,7 @@ def finite(tree):
 
 def test_by_default_the_run_stops_at_once_and_nothing_bad_is_saved(tmp_path):
     loop = run(tmp_path / "run", {20})
-    with pytest.raises(
-        FtflError, match=r"learning diverged: .*env step 59.*checkpoint is at step 50"
-    ):
+    with pytest.raises(FtflError, match=r"diverged: .*env step 59.*checkpoint is at step 50"):
         loop.run()
     assert loop.progress.env_steps == 59
     assert latest_valid(loop.run_dir.checkpoints_path)[0].step == 50
@@ -79,8 +78,19 @@ def test_rolling_back_again_and_again_ends(tmp_path):
     assert len(loop.run_dir.read_history()) == 3
 
 
-def test_where_asked_the_run_goes_on_regardless_and_says_so(tmp_path):
-    loop = run(tmp_path / "run", {20}, on_divergence="continue")
+def test_where_asked_the_run_goes_on_and_says_so(tmp_path):
+    loop = run(tmp_path / "run", (), on_divergence="continue")
+    alarms = loop.state.alarms
+    record = alarms.record.at[Quantity.MODEL_LOSS].set(jnp.array([1, 40, 1], jnp.int32))
+    alarms = dataclasses.replace(alarms, record=record)
+    loop.state = dataclasses.replace(loop.state, alarms=alarms)
     loop.run()
     assert loop.progress.env_steps == 100
-    assert "not finite" in loop.run_dir.read_status()["message"]
+    assert "training loss was not finite" in loop.run_dir.read_status()["message"]
+
+
+def test_no_run_goes_on_with_actions_that_are_not_finite(tmp_path):
+    loop = run(tmp_path / "run", {20}, on_divergence="continue")
+    with pytest.raises(FtflError, match=r"the action is not finite.*checkpoint is at step 50"):
+        loop.run()
+    assert loop.run_dir.read_faults() == [], "it was not the environment's doing"

@@ -42,6 +42,12 @@ def worker(run_dir, env):
     return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
 
 
+def run_to_end(run_dir, env):
+    process = worker(run_dir, env)
+    _, said = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+
+
 def wait_for(condition, process, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -73,9 +79,9 @@ def test_a_signal_saves_the_run_and_resuming_ends_with_the_same_bits(number, env
     assert "ftfl resume" in said
     assert "Traceback" not in said
     assert list_checkpoints(run_dir.checkpoints_path)[-1].name[-3:] == f"{status['env_steps']:03}"
-    assert worker(run_dir, env).wait(120) == 0
+    run_to_end(run_dir, env)
     whole = create(tmp_path / "whole", SLOW)
-    assert worker(whole, env).wait(120) == 0
+    run_to_end(whole, env)
     assert digest(run_dir.path) == digest(whole.path)
     assert records(run_dir.path) == records(whole.path)
 
@@ -135,15 +141,13 @@ def kill_until_done(run_dir, env, kills, rng):
         if state(run_dir) == "done":
             break
         killed += 1
-    last = worker(run_dir, env)
-    _, said = last.communicate(timeout=300)
-    assert last.returncode == 0, said
+    run_to_end(run_dir, env)
     return killed
 
 
 def harness(algo, kills, steps, seed, env, tmp_path):
     whole = create(tmp_path / "whole", SLOW, algo, steps=steps)
-    assert worker(whole, env).wait(600) == 0
+    run_to_end(whole, env)
     run_dir = create(tmp_path / "killed", SLOW, algo, steps=steps)
     killed = kill_until_done(run_dir, env, kills, random.Random(seed))
     assert digest(run_dir.path) == digest(whole.path)

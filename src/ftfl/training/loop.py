@@ -123,7 +123,7 @@ class Loop:
         try:
             obs, ended = self._step(obs)
         except EnvFault as fault:
-            if fault.cause == "action" and self.config.on_divergence != "continue":
+            if fault.cause == "action":
                 raise Diverged(str(fault)) from fault  # the policy's doing
             # The transition is void: it was neither stored nor counted.
             self.faults.add(fault)
@@ -309,6 +309,8 @@ class Loop:
             self.recorder.sync()
             saving.save(self.store, self.state, progress)
         except DiskError as error:
+            if self.store.last_step == progress.env_steps:
+                self._saved_at = progress.env_steps  # saved; only older ones could not be deleted
             if self.config.on_full_disk == "stop":
                 raise
             last = f"step {self._saved_at}" if self._saved_at >= 0 else "none"
@@ -354,7 +356,7 @@ class Loop:
         """Go on from the last good checkpoint with fresh randomness, or give up."""
         failed_at, count = self.progress.env_steps, self.progress.rollbacks + 1
         kept = f"the last good checkpoint is at step {self._saved_at}"
-        if self.config.on_divergence == "stop":
+        if self.config.on_divergence != "roll_back":
             raise FtflError(f"{reason} Stopped at step {failed_at}; {kept}.") from reason
         if count > _MOST_ROLLBACKS:
             raise FtflError(
