@@ -1,6 +1,9 @@
 """A run that was left and gone on with ends as if it never was."""
 
 import json
+import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,12 +12,13 @@ from runs import SIMULATED, create, digest, go_on, records
 from ftfl import config as cfg
 from ftfl import presets
 from ftfl.errors import FtflError
-from ftfl.store.checkpoint import list_checkpoints
+from ftfl.store.checkpoint import latest_valid, list_checkpoints
 from ftfl.store.rundir import RunDir
 from ftfl.training import resume as resuming
 from helpers import equal_bits, tiny
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
+GOLDEN = Path(__file__).parent / "golden"
 # In the warm-up, in mid-episode between two refits, at a refit, one step before the end.
 STOPS = (13, 57, 60, 99)
 
@@ -258,3 +262,36 @@ def test_changed_versions_get_a_verdict(package, old, refused, tmp_path):
     # Accepted once, it is what the next resume compares with.
     assert resuming.plan(run_dir, {}, ["test"]).notes == ()
     assert json.loads(run_dir.history_path.read_text())["notes"]
+
+
+def test_a_run_of_checkpoint_format_1_goes_on_with_its_ring_in_order(tmp_path):
+    # 57 steps in a ring of 37 rows, written by the code of format 1.
+    shutil.copytree(GOLDEN / "run_v1", tmp_path / "run")
+    run_dir = RunDir.open(tmp_path / "run")
+    before = latest_valid(run_dir.checkpoints_path)[0].components["real"]
+    assert (int(before["size"]), int(before["cursor"])) == (37, 20)
+    resuming.begin(resuming.plan(run_dir, {"steps": 90}, ["test"]))
+    stopped = go_on(tmp_path / "run", 60)
+    untouched = np.arange(37) >= 23  # 57 to 59 went into slots 20 to 22
+    for name, old in before.items():
+        if name.startswith("rows/"):
+            new = np.asarray(getattr(stopped.state.real.rows, name.removeprefix("rows/")))
+            assert np.array_equal(new[untouched], old[untouched])
+            assert np.array_equal(new[:20], old[:20])
+    assert (int(stopped.state.real.cursor), stopped.progress.rows) == (23, 60)
+    assert stopped.progress.updates == 21 * 2
+    assert go_on(tmp_path / "run").progress.env_steps == 90
+
+
+def test_every_field_has_one_class():
+    names = cfg.flatten(cfg.Config()).keys()
+    assert names >= cfg.FREE | cfg.EXTENDABLE, "a field was renamed"
+    assert not cfg.FREE & cfg.EXTENDABLE
+    assert cfg.resume_class("sac.discount") == "frozen"
+
+
+def test_the_guide_lists_what_may_change():
+    guide = (Path(__file__).parents[2] / "docs" / "resuming.md").read_text()
+    rows = dict(re.findall(r"^\| (extendable|free) \| (.*?) \|", guide, re.MULTILINE))
+    listed = {kind: set(re.findall(r"`([\w.]+)`", names)) for kind, names in rows.items()}
+    assert listed == {"extendable": set(cfg.EXTENDABLE), "free": set(cfg.FREE)}

@@ -155,7 +155,7 @@ def metrics(alarms: Alarms, config: Config) -> Metrics:
 def _agent_is_bad(
     before: SacState, after: SacState, bad_batch: Bool[Array, "U 2"], per_update: Metrics
 ) -> Bool[Array, "8 M"]:
-    """From REPLAY_ROWS to TEMPERATURE, what is bad at moment 0 … U: in update m or after it.
+    """From ``REPLAY_ROWS`` to ``TEMPERATURE``: what is bad at moment m, in update m or after it.
 
     Parameters show in the values of the next update: the actor's in entropy, the critic's in Q.
     After the last update they show in Adam's second moments, the running squares of all gradients:
