@@ -1,5 +1,7 @@
 """The loop: what it learns when, what it leaves behind, and what must not change learning."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -52,7 +54,7 @@ def test_a_checkpoint_holds_the_whole_state(algo, tmp_path):
     assert (checkpoint.step, damage) == (100, [])
     template = run_state.init(loop.config, loop.env.spec)
     assert not equal_bits(template, loop.state)
-    restored = run_state.from_components(template, checkpoint.components)
+    restored = run_state.from_components(template, checkpoint.components, checkpoint.tables["real"])
     assert equal_bits(restored, loop.state)
     assert checkpoint.meta["env_steps"] == 100
     assert checkpoint.meta["rewards"][0] == 100
@@ -65,7 +67,7 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
     checkpoint, _ = latest_valid(loop.run_dir.checkpoints_path)
     other = run_state.init(tiny("sac", TASK, sac__hidden=(8, 8)), loop.env.spec)
     with pytest.raises(FtflError, match="configuration says"):
-        run_state.from_components(other, checkpoint.components)
+        run_state.from_components(other, checkpoint.components, checkpoint.tables["real"])
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path):
@@ -137,6 +139,9 @@ class Watched:
     def close(self):
         self.inner.close()
 
+    def restart(self):
+        self.inner.restart()
+
 
 def test_learning_between_episodes_only_and_as_much(tmp_path):
     env = Watched()
@@ -205,3 +210,19 @@ def test_resets_happen_when_due(tmp_path):
     # 61 learn steps of 2 updates: 122 updates cross 50 and 100.
     assert int(loop.state.resets) == 2
     assert int(loop.state.agent.updates) == 122
+
+
+@pytest.mark.parametrize("algo", ["sac", "ftfl"])
+def test_nothing_compiles_twice(algo, tmp_path):
+    changes = {"replay_rows": 50, "log_every": 10, "eval_every": 30}
+    if algo == "ftfl":
+        # The schedule lengthens branches on the way, and both rings come round.
+        changes |= {"rollouts__length": (40, 90, 1, 3), "rollouts__retention_steps": 10}
+    learner = train(tmp_path / "run", algo, **changes).learner
+    compiled = {
+        field.name: getattr(learner, field.name)._cache_size()
+        for field in dataclasses.fields(learner)
+    }
+    once = {"explore", "act", "mode", "observe", "learn"} | ({"fit"} if algo == "ftfl" else set())
+    assert {name for name, count in compiled.items() if count} == once
+    assert max(compiled.values()) == 1

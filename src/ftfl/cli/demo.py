@@ -13,7 +13,7 @@ import numpy as np
 
 from ftfl import presets
 from ftfl.cli.options import Parser, whole_number
-from ftfl.cli.train import train
+from ftfl.cli.running import train
 from ftfl.config import Config
 from ftfl.report.curves import load_arms
 from ftfl.report.figures import learning_curves, metric_curves

@@ -1,4 +1,4 @@
-"""What a run is (``fields``), and what can be done with it as data (``convert``)."""
+"""What a run is (``fields``), as data (``convert``), and what may change later (``resume``)."""
 
 from ftfl.config.convert import content_hash, difference, flatten, from_dict, replace, to_dict
 from ftfl.config.fields import (
@@ -10,8 +10,11 @@ from ftfl.config.fields import (
     Target,
     TaskConfig,
 )
+from ftfl.config.resume import EXTENDABLE, FREE, resume_class, resumed
 
 __all__ = [
+    "EXTENDABLE",
+    "FREE",
     "Config",
     "DynamicsConfig",
     "RolloutConfig",
@@ -24,5 +27,7 @@ __all__ = [
     "flatten",
     "from_dict",
     "replace",
+    "resume_class",
+    "resumed",
     "to_dict",
 ]

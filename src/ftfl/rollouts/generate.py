@@ -24,6 +24,9 @@ from ftfl.rollouts import screens
 from ftfl.types import Key, Metrics, RewardFn, TerminationFn, Transition
 
 _ROWS_AT_ONCE = 4_000  # bounds the memory of one forward pass of the ensemble
+_ABSURD_STDS = 1e4
+"""No row of n lies farther than √(n − 1) standard deviations from the mean of all n (Samuelson's
+inequality): this is ten times what a replay of a million rows can hold."""
 
 
 class Ends(NamedTuple):
@@ -81,7 +84,10 @@ def generate(
     chunks = -(-total // _ROWS_AT_ONCE)
     rows = -(-total // chunks)
     length = length_at(env_steps, config)
-    zero = {k: jnp.float32(0) for k in ("stored", "alive", "ended", "broken", "reward", "square")}
+    zero = {
+        k: jnp.float32(0)
+        for k in ("stored", "alive", "ended", "broken", "absurd", "reward", "square")
+    }
 
     def chunk(i: Array, carry: tuple) -> tuple:
         synthetic, screen_state, sums = carry
@@ -112,6 +118,7 @@ def generate(
             ),
             "rollout/terminated_share": sums["ended"] / stored,
             "rollout/nonfinite_rows_count": sums["broken"],
+            "rollout/absurd_rows_count": sums["absurd"],
             "rollout/kept_share": sums["stored"] / jnp.maximum(sums["alive"], 1.0),
             "rollout/length_steps": length.astype(jnp.float32),
             "rollout/rows_count": sums["stored"],
@@ -165,6 +172,7 @@ def _step(
         "alive": b.active,
         "ended": store & terminated,
         "broken": b.active & ~finite,
+        "absurd": store & _absurd(judged.next_obs, dynamics),
         "reward": paid,
         "square": paid**2,
     }
@@ -175,6 +183,12 @@ def _step(
         screen_state=judged.state,
         sums={k: b.sums[k] + jnp.sum(v.astype(jnp.float32)) for k, v in news.items()},
     )
+
+
+def _absurd(next_obs: Float[Array, "B O"], dynamics: DynamicsState) -> Bool[Array, "B"]:
+    """Rows farther out than any that the model was fitted to could be."""
+    known = dynamics.statistics.input.first(next_obs.shape[-1])
+    return jnp.any(jnp.abs(known.to_unit(next_obs)) > _ABSURD_STDS, axis=-1)
 
 
 def mixed_batch(

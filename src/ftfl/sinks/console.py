@@ -127,8 +127,8 @@ def plain_line(status: dict[str, Any]) -> str:
 def read_statuses(run_dirs: Sequence[RunDir], *, over: bool = False) -> list[dict[str, Any]]:
     """The newest status of each run; a missing or damaged one becomes a row that says so.
 
-    With ``over``, when no process writes any more, a run that is neither done nor failed is shown
-    as failed: killed, it could not say so itself.
+    With ``over``, when no process writes any more, a run that is not in a final state is shown as
+    failed: killed, it could not say so itself.
     """
     rows = []
     for run in run_dirs:

@@ -23,6 +23,7 @@ from ftfl.envs.spec import EnvSpec, require_termination
 from ftfl.errors import FtflError
 from ftfl.nets import MLP
 from ftfl.rollouts.generate import Ends, generate, mixed_batch
+from ftfl.training import sentinels
 from ftfl.training.state import RunState, Stream, stream_key
 from ftfl.types import Metrics, Transition
 
@@ -90,21 +91,25 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
         if spec.termination is not None:
             expected = spec.termination(row.obs, row.action, row.next_obs)
             wrong = jnp.sum(expected != row.terminated).astype(jnp.int32)
-        return eqx.tree_at(
-            lambda s: (s.real, s.env_steps, s.mismatches),
+        return dataclasses.replace(
             state,
-            (replay.insert(state.real, row), state.env_steps + 1, state.mismatches + wrong),
+            real=replay.insert(state.real, row),
+            env_steps=state.env_steps + 1,
+            mismatches=state.mismatches + wrong,
+            alarms=sentinels.see_rewards(state.alarms, row.reward),
         )
 
     def fit(state: RunState) -> tuple[RunState, Metrics]:
         assert state.dynamics is not None
         assert config.dynamics is not None
-        holdout = jax.random.bits(stream_key(state.key, Stream.HOLDOUT), (), jnp.uint32)
         key = stream_key(state.key, Stream.FIT, state.dynamics.refits)
         model, metrics = fitting.fit(
-            state.dynamics, state.real, holdout, key, config.dynamics, spec.reward_fn
+            state.dynamics, state.real, state.holdout, key, config.dynamics, spec.reward_fn
         )
-        return eqx.tree_at(lambda s: s.dynamics, state, model), metrics
+        checked = sentinels.check_refit(
+            state.alarms, metrics, model.refits, state.env_steps, config.dynamics
+        )
+        return dataclasses.replace(state, dynamics=model, alarms=checked), metrics
 
     def learn(state: RunState) -> tuple[RunState, Metrics]:
         key = stream_key(state.key, Stream.LEARN, state.learn_steps)
@@ -113,20 +118,25 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
         if state.synthetic is not None:
             state, metrics = _imagine(state, rollout_key)
 
-        def one(agent: sac.SacState, k: Array) -> tuple[sac.SacState, Metrics]:
+        def one(agent: sac.SacState, k: Array) -> tuple[sac.SacState, tuple[Metrics, Array]]:
             batch_key, sac_key = jax.random.split(k)
             batch = _batch(state, batch_key)
             scaled = batch._replace(reward=batch.reward * config.agent_reward_scale)
-            return sac.update(agent, scaled, sac_key, config.sac)
+            agent, updated = sac.update(agent, scaled, sac_key, config.sac)
+            return agent, (updated, sentinels.is_bad(scaled))
 
         keys = jax.random.split(update_key, config.sac.updates_per_step)
-        agent, per_update = jax.lax.scan(one, state.agent, keys)
-        state = eqx.tree_at(
-            lambda s: (s.agent, s.learn_steps), state, (agent, state.learn_steps + 1)
+        agent, (per_update, bad_batch) = jax.lax.scan(one, state.agent, keys)
+        checked = sentinels.check_updates(
+            state.alarms, state.agent, agent, bad_batch, per_update, state.env_steps, spec.act_dim,
+            config,
+        )  # fmt: skip
+        state = dataclasses.replace(
+            state, agent=agent, learn_steps=state.learn_steps + 1, alarms=checked
         )
         means = {k: jnp.mean(v) for k, v in per_update.items()}
         means["agent/q_max_abs_scaled"] = jnp.max(per_update["agent/q_max_abs_scaled"])
-        return state, means | metrics
+        return state, means | metrics | sentinels.metrics(checked, config)
 
     def _imagine(state: RunState, key: Array) -> tuple[RunState, Metrics]:
         assert config.rollouts is not None
@@ -149,7 +159,13 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
 
             due = state.learn_steps % config.rollouts.every == 0
             synthetic, screen, metrics = jax.lax.cond(due, run, skip, state)
-        return dataclasses.replace(state, synthetic=synthetic, screen=screen), metrics
+        checked = sentinels.check_rollouts(
+            state.alarms, metrics, state.agent.updates, state.env_steps
+        )
+        return (
+            dataclasses.replace(state, synthetic=synthetic, screen=screen, alarms=checked),
+            metrics,
+        )
 
     def _batch(state: RunState, key: Array) -> Transition:
         if state.synthetic is None:
@@ -161,7 +177,12 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
         key = stream_key(state.key, Stream.AGENT_RESET, state.resets)
         fresh = sac.init(key, spec.obs_dim, spec.act_dim, config.sac)
         fresh = eqx.tree_at(lambda a: a.updates, fresh, state.agent.updates)
-        return eqx.tree_at(lambda s: (s.agent, s.resets), state, (fresh, state.resets + 1))
+        return dataclasses.replace(
+            state,
+            agent=fresh,
+            resets=state.resets + 1,
+            alarms=sentinels.forget_agent(state.alarms),
+        )
 
     return Learner(
         explore=jax.jit(explore),

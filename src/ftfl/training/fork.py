@@ -1,0 +1,167 @@
+"""A new run from another one's checkpoint, with something changed: the paired experiment.
+
+What a change does not touch is carried over bit by bit, so that two forks of one checkpoint differ
+by the change alone. What it touches starts fresh, and the record says which is which.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ftfl import presets
+from ftfl.config import Config, content_hash, difference, from_dict, replace, to_dict
+from ftfl.envs.make import make_task
+from ftfl.errors import FtflError
+from ftfl.store.checkpoint import (
+    Checkpoint,
+    CheckpointStore,
+    latest_valid,
+    list_checkpoints,
+    load_checkpoint,
+)
+from ftfl.store.provenance import collect
+from ftfl.store.rundir import RunDir
+from ftfl.training import saving, sentinels
+from ftfl.training import state as run_state
+from ftfl.training.learn import require_compatible
+
+_LABELS = {"algo", "profile"}
+_TRAINING_ONLY = {
+    "learning_rate", "batch_size", "train_every", "max_updates", "early_stopping", "patience",
+    "min_improvement", "check_every", "best_weights", "reward_draw", "holdout_rows",
+}  # fmt: skip
+"""Fields of the model that say how to train or draw from it; its weights stay meaningful."""
+_DRAW_ONLY = {"every", "real_ratio"}
+"""Fields of the rollouts that leave stored synthetic rows as good as they were."""
+_AGENT_SHAPE = {"hidden", "critic_layer_norm", "log_std_map", "log_std_min", "log_std_max"}
+
+
+@dataclass(frozen=True)
+class Fork:
+    """A run that begins where another one was."""
+
+    run_dir: RunDir
+    config: Config
+    env_steps: int
+    changes: dict[str, tuple[Any, Any]]
+    fresh: tuple[str, ...]
+    """Components that the changes made start anew: of agent, dynamics, synthetic, episode."""
+
+
+def changed_config(
+    parent: Config, algo: str | None, changes: Mapping[str, Any], steps: int | None
+) -> Config:
+    """The parent's configuration with another algorithm, fields, or end.
+
+    With ``algo`` the parent's own task, seed, steps and agent stay, and model, rollouts and screen
+    become those of the preset (under the parent's profile).
+
+    Raises:
+        FtflError: an unknown name or impossible value, or a change of what stored transitions mean.
+    """
+    config = parent
+    if algo is not None:
+        preset = presets.build(parent.task.name, algo, parent.profile)
+        config = dataclasses.replace(
+            parent, algo=algo, dynamics=preset.dynamics, rollouts=preset.rollouts
+        )
+    if steps is not None:
+        config = dataclasses.replace(config, steps=steps)
+    config = replace(config, changes)
+    touched = difference(parent, config)
+    for name in touched:
+        if name.startswith("task.") and name != "task.step_limit_seconds":
+            old, new = touched[name]
+            raise FtflError(
+                f"{name} cannot change in a fork ({old} → {new}): the stored transitions would mean"
+                " something else; train a new run instead."
+            )
+    return config
+
+
+def fork(
+    parent: RunDir, config: Config, out: Path, argv: Sequence[str], step: int | None = None
+) -> Fork:
+    """Make the run directory ``out``, whose first checkpoint is the parent's with ``config``.
+
+    Raises:
+        FtflError: no such checkpoint, nothing left to train, or ``out`` exists already.
+    """
+    checkpoint = _checkpoint(parent, step)
+    before = from_dict(parent.config())
+    changes = difference(before, config)
+    with contextlib.closing(make_task(config.task)) as env:
+        spec = env.spec
+    require_compatible(config, spec)
+    state, progress = saving.load(checkpoint, before, spec)
+    if config.steps <= progress.env_steps:
+        raise FtflError(
+            f"steps is {config.steps}, but the checkpoint is at step {progress.env_steps}: give"
+            " more steps in all to train on from there."
+        )
+    logged = progress.rows - progress.env_steps
+    new = run_state.init(config, spec, logged)
+    fresh = _fresh(before, config)
+    kept: dict[str, Any] = {
+        name: getattr(new if name in fresh else state, name)
+        for name in ("agent", "dynamics", "synthetic", "screen")
+    }
+    real = run_state.ring(new.real, checkpoint.tables["real"])
+    alarms = sentinels.see_rewards(new.alarms, real.rows.reward)
+    key = jax.random.key(config.seed)
+    state = dataclasses.replace(state, **kept, key=key, real=real, alarms=alarms)
+    if "dynamics" in fresh:
+        progress.fitted = False
+    progress.metrics = {
+        k: v for k, v in progress.metrics.items()
+        if not (k.startswith(("model/", "rollout/")) and "dynamics" in fresh)
+    }  # fmt: skip
+    if "episode" in fresh:
+        progress.actions, progress.obs, progress.episode_return = [], None, 0.0
+    run_dir = RunDir.create(out, to_dict(config), collect(argv))
+    record = {
+        "event": "forked",
+        "parent": str(parent.path),
+        "parent_config": content_hash(before),
+        "env_steps": progress.env_steps,
+        "changes": {name: list(pair) for name, pair in changes.items()},
+        "fresh": list(fresh),
+    }
+    run_dir.append_history(record)
+    saving.save(CheckpointStore(run_dir.checkpoints_path), state, progress)
+    return Fork(run_dir, config, progress.env_steps, changes, fresh)
+
+
+def _fresh(before: Config, after: Config) -> tuple[str, ...]:
+    changed = {name for name in difference(before, after) if name not in _LABELS}
+
+    def within(group: str) -> set[str]:
+        names = {n for n in changed if n == group or n.startswith(f"{group}.")}
+        return {n.partition(".")[2] for n in names}
+
+    agent = bool(within("sac") & _AGENT_SHAPE)
+    model = bool(within("dynamics") - _TRAINING_ONLY)
+    synthetic = model or bool(within("rollouts") - _DRAW_ONLY)
+    parts = {
+        "agent": agent, "dynamics": model, "synthetic": synthetic, "screen": synthetic,
+        "episode": "seed" in changed,
+    }  # fmt: skip
+    return tuple(name for name, anew in parts.items() if anew)
+
+
+def _checkpoint(parent: RunDir, step: int | None) -> Checkpoint:
+    root = parent.checkpoints_path
+    if step is None:
+        return latest_valid(root)[0]
+    for path in list_checkpoints(root):
+        if int(path.name.removeprefix("step_")) == step:
+            return load_checkpoint(path)
+    have = ", ".join(str(int(p.name.removeprefix("step_"))) for p in list_checkpoints(root))
+    raise FtflError(f"{parent.path} has no checkpoint at step {step}; it has: {have or 'none'}.")
