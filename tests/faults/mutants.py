@@ -14,6 +14,8 @@ SAC = "tests/parity/test_sac.py::"
 MODEL = "tests/parity/test_dynamics.py::"
 REPLAY = "tests/property/test_replay.py::"
 UNITS = "tests/property/test_units.py::"
+DAMAGE = "tests/faults/test_store_damage.py::"
+DISK = "tests/faults/test_store_disk.py::"
 CHECKPOINT = "tests/unit/test_store_checkpoint.py::"
 WHOLE_UPDATES = SAC + "test_whole_updates_match_in_float64[stfl]"
 
@@ -562,23 +564,30 @@ RECORDS = [
     ),
     Mutant(
         "hashes are not compared",
-        "store/checkpoint.py",
+        "store/arrays.py",
         "if digest != spec.sha256:",
         "if False:",
-        CHECKPOINT + "test_flipped_byte_in_each_region_of_each_file[agent]",
+        DAMAGE + "test_every_flipped_byte_of_every_file_is_noticed_and_named",
+    ),
+    Mutant(
+        "content is not forced to disk",
+        "store/files.py",
+        "os.fsync(file.fileno())",
+        "pass",
+        DISK + "test_everything_is_on_disk_before_it_becomes_visible",
     ),
     Mutant(
         "the rename may reach the disk first",
         "store/checkpoint.py",
         "fsync_directory(temporary)",
         "pass",
-        CHECKPOINT + "test_everything_is_on_disk_before_it_becomes_visible",
+        DISK + "test_everything_is_on_disk_before_it_becomes_visible",
     ),
     Mutant(
         "pruning deletes in plain sight",
         "store/checkpoint.py",
-        "os.rename(path, target)",
-        "shutil.rmtree(path)",
+        "rename(path, target)",
+        "remove(path)",
         CHECKPOINT + "test_prune_keeps_the_newest_and_hides_before_deleting",
     ),
 ]
