@@ -10,7 +10,7 @@ from sources import ROOT
 
 TEXT = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
 PROMISES = re.split(r"^(?=\d+\. )", TEXT, flags=re.MULTILINE)[1:]
-NAMED = re.compile(r"`(tests/\S+?\.py):(test_\w+)`( \(long\))?")
+NAMED = re.compile(r"`(tests/\S+?\.py)::(test_\w+)`( \(long\))?")
 
 
 def test_there_are_ten() -> None:

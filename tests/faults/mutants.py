@@ -271,8 +271,8 @@ DYNAMICS = [
     Mutant(
         "the worst members are the elites",
         "dynamics/elites.py",
-        "jnp.argsort(",
-        "jnp.argsort(-",
+        "jnp.where(lives, score, jnp.inf)",
+        "jnp.where(lives, -score, jnp.inf)",
         MODEL + "test_one_fit_update[direct-unit]",
     ),
     Mutant(

@@ -1,6 +1,8 @@
 """An environment that stops answering, and one that takes its time."""
 
+import os
 import time
+from pathlib import Path
 
 from envs_for_tests import Lqr
 
@@ -10,6 +12,7 @@ class Stuck(Lqr):
 
     def step(self, action):
         if self.t == 5:
+            Path(os.environ["STUCK_FILE"]).touch()
             time.sleep(120)
         return super().step(action)
 

@@ -144,14 +144,15 @@ def test_pictures_come_through_and_refusals_too():
         env.step(ACTION)
 
 
-def test_without_restart_nothing_happens_after_a_death():
+def test_after_a_death_the_next_reset_starts_another_process():
     with isolated("Exits") as env:
-        env.reset(0)
-        with pytest.raises(EnvFault, match="exit code 7"):
+        first = env.reset(0)
+        with pytest.raises(EnvFault, match="exit code 7") as fault:
             take(env, 3)
-        with pytest.raises(EnvFault, match="is gone and must be restarted") as fault:
-            env.reset(1)
         assert fault.value.cause == "died"
+        with pytest.raises(FtflError, match="call reset"):
+            env.step(ACTION)
+        assert np.array_equal(env.reset(0), first)
 
 
 def test_what_the_environment_started_ends_with_it():

@@ -88,10 +88,9 @@ def test_a_signal_saves_the_run_and_resuming_ends_with_the_same_bits(number, env
 
 @pytest.mark.slow
 def test_the_same_signal_twice_leaves_at_once(env, tmp_path):
-    run_dir = create(tmp_path / "run", STUCK)
-    process = worker(run_dir, env)
-    wait_for(lambda: state(run_dir) == "warming up", process)
-    time.sleep(1)
+    run_dir, mark = create(tmp_path / "run", STUCK), tmp_path / "stuck"
+    process = worker(run_dir, {**env, "STUCK_FILE": str(mark)})
+    wait_for(mark.exists, process)
     process.send_signal(signal.SIGTERM)
     time.sleep(1)
     assert process.poll() is None, "the environment is stuck: the run cannot save now"

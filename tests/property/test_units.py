@@ -54,6 +54,8 @@ def test_scaler_round_trip(mean, std, live, z):
 @given(mean=vectors(-9, 9), std=vectors(np.float32(0.1), 9), power=st.integers(-20, 20),
        z=hnp.arrays(np.float32, (3, 4), elements=floats(-5, 5)))  # fmt: skip
 def test_a_power_of_two_changes_no_bit_of_z(mean, std, power, z):
+    # A z so small that its products leave float32's range is rounded to zero in either unit.
+    z = np.where(np.abs(z) < 1e-20, np.float32(0), z)
     factor = np.float32(2.0**power)
     x = mean + std * z
     plain = Scaler(jnp.asarray(mean), jnp.asarray(std))

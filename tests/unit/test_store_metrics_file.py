@@ -26,10 +26,15 @@ def write(path, *steps):
             writer.write(step, 2 * step, step / 4, {RETURN: float(step), LOSS: 0.5})
 
 
+AREAS = "train|env|eval|agent|model|rollout|sentinel|termination|time"
+
+
 def test_registry_is_well_formed():
     for name, metric in METRICS.items():
         assert metric.name == name
-        assert re.fullmatch(r"(train|eval|agent|model|rollout|termination|time)/[a-z0-9_]+", name)
+        assert re.fullmatch(
+            r"(train|env|eval|agent|model|rollout|sentinel|termination|time)/[a-z0-9_]+", name
+        )
         assert metric.unit
         assert metric.meaning.endswith(".")
         assert len(metric.meaning) > 20

@@ -10,6 +10,7 @@ import pytest
 from ftfl import config as cfg
 from ftfl import presets
 from ftfl.envs.make import make_env
+from ftfl.errors import FtflError
 from ftfl.training import sentinels
 from ftfl.training import state as run_state
 from ftfl.training.evaluate import episode_seed
@@ -170,5 +171,5 @@ def test_target_and_scale_apply_to_every_preset(algo, target, scale):
 
 
 def test_a_model_free_preset_has_no_cell():
-    with pytest.raises(presets.cfg.FtflError, match="no dynamics"):
+    with pytest.raises(FtflError, match="no dynamics"):
         presets.build("gym/Hopper-v5", "sac", changes={"dynamics.scale": "unit"})

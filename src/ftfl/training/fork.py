@@ -26,6 +26,7 @@ from ftfl.store.checkpoint import (
     list_checkpoints,
     load_checkpoint,
 )
+from ftfl.store.listing import step_of
 from ftfl.store.provenance import collect
 from ftfl.store.rundir import RunDir
 from ftfl.training import saving, sentinels
@@ -114,7 +115,9 @@ def fork(
         for name in ("agent", "dynamics", "synthetic", "screen")
     }
     real = run_state.ring(new.real, checkpoint.tables["real"])
-    alarms = sentinels.see_rewards(new.alarms, real.rows.reward)
+    # What went wrong before says nothing of fresh networks.
+    anew = sentinels.see_rewards(new.alarms, real.rows.reward)
+    alarms = anew if {"agent", "dynamics"} & set(fresh) else state.alarms
     key = jax.random.key(config.seed)
     state = dataclasses.replace(state, **kept, key=key, real=real, alarms=alarms)
     if "dynamics" in fresh:
@@ -160,8 +163,8 @@ def _checkpoint(parent: RunDir, step: int | None) -> Checkpoint:
     root = parent.checkpoints_path
     if step is None:
         return latest_valid(root)[0]
-    for path in list_checkpoints(root):
-        if int(path.name.removeprefix("step_")) == step:
-            return load_checkpoint(path)
-    have = ", ".join(str(int(p.name.removeprefix("step_"))) for p in list_checkpoints(root))
-    raise FtflError(f"{parent.path} has no checkpoint at step {step}; it has: {have or 'none'}.")
+    paths = {step_of(path): path for path in list_checkpoints(root)}
+    if step not in paths:
+        have = ", ".join(map(str, paths)) or "none"
+        raise FtflError(f"{parent.path} has no checkpoint at step {step}; it has: {have}.")
+    return load_checkpoint(paths[step])

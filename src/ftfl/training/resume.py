@@ -9,8 +9,8 @@ from typing import Any
 
 from ftfl.config import Config, difference, from_dict, resumed, to_dict
 from ftfl.errors import FtflError
-from ftfl.store.checkpoint import list_checkpoints
 from ftfl.store.files import replace_json
+from ftfl.store.listing import list_checkpoints, step_of
 from ftfl.store.provenance import collect, compare
 from ftfl.store.rundir import RunDir
 
@@ -60,8 +60,7 @@ def plan(
     """
     run_dir.require_free()
     config = from_dict(run_dir.config())
-    steps = [int(p.name.removeprefix("step_")) for p in list_checkpoints(run_dir.checkpoints_path)]
-    env_steps = max(steps, default=0)
+    env_steps = max(map(step_of, list_checkpoints(run_dir.checkpoints_path)), default=0)
     after = resumed(config, changes, env_steps)
     now = collect(argv)
     verdict = compare(_newest_provenance(run_dir), now)

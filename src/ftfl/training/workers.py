@@ -23,6 +23,7 @@ from pathlib import Path
 from ftfl.config import Config, from_dict, to_dict
 from ftfl.errors import FtflError, Stopped
 from ftfl.sinks.base import FailSoft, Sink
+from ftfl.store.listing import list_checkpoints, step_of
 from ftfl.store.provenance import collect
 from ftfl.store.rundir import RunDir
 from ftfl.training.signals import SAVED_EXIT, StopRequest
@@ -239,7 +240,9 @@ def main(argv: Sequence[str]) -> int:
     if "--tensorboard" in argv:
         from ftfl.sinks.tensorboard import tensorboard_sink
 
-        sinks.append(FailSoft(tensorboard_sink(run_dir.path / "tensorboard"), "TensorBoard"))
+        resumed_at = max(map(step_of, list_checkpoints(run_dir.checkpoints_path)), default=0)
+        sink = tensorboard_sink(run_dir.path / "tensorboard", resumed_at)
+        sinks.append(FailSoft(sink, "TensorBoard"))
     try:
         train_in_process(run_dir, sinks, follow_parent=True)
     except Stopped as stopped:
