@@ -11,6 +11,7 @@ import pytest
 
 from ftfl import sac
 from ftfl.config import DynamicsConfig
+from ftfl.store.segments import Stored
 from ftfl.training import alarms as memory
 from ftfl.training import sentinels
 from ftfl.training import state as run_state
@@ -350,12 +351,18 @@ def test_nothing_is_told_of_nothing():
 # --- checkpoints ---------------------------------------------------------------------------------
 
 
+def restore(template, state, components, rows):
+    table = run_state.real_rows(state, rows)
+    stored = Stored(rows, table.read(0, rows))
+    return run_state.from_components(template, components, stored)
+
+
 def test_alarms_go_through_a_checkpoint_unchanged():
     template = run_state.init(CONFIG, spec(act_dim=1))
     alarms = raise_(template.alarms, Quantity.ENTROPY, 30, 10)
     alarms = sentinels.see_rewards(alarms, jnp.float32(-8.0))
     state = dataclasses.replace(template, alarms=alarms)
-    restored = run_state.from_components(template, run_state.to_components(state))
+    restored = restore(template, state, run_state.to_components(state), 0)
     assert equal_bits(restored, state)
     assert not equal_bits(restored.alarms, template.alarms)
 
@@ -366,8 +373,9 @@ def test_a_checkpoint_without_alarms_gets_fresh_ones_that_know_its_rewards():
     real = dataclasses.replace(
         template.real, rows=template.real.rows._replace(reward=rewards), size=jnp.int32(3)
     )
-    components = run_state.to_components(dataclasses.replace(template, real=real))
+    state = dataclasses.replace(template, real=real)
+    components = run_state.to_components(state)
     del components["alarms"]
-    restored = run_state.from_components(template, components)
+    restored = restore(template, state, components, 3)
     assert float(restored.alarms.largest_reward) == 4.0
     assert memory.report(restored.alarms) == []
