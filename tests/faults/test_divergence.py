@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import SIMULATED, create, go_on, learner, records
+from runs import SIMULATED, StopAt, create, go_on, learner, records
 
 from ftfl.envs.make import make_env
 from ftfl.errors import FtflError
@@ -94,3 +94,12 @@ def test_no_run_goes_on_with_actions_that_are_not_finite(tmp_path):
     with pytest.raises(FtflError, match=r"the action is not finite.*checkpoint is at step 50"):
         loop.run()
     assert loop.run_dir.read_faults() == [], "it was not the environment's doing"
+
+
+def test_what_diverged_is_not_saved_when_a_signal_asks_at_that_moment(tmp_path):
+    loop = run(tmp_path / "run", {20})
+    loop.stop = StopAt(59)
+    loop.stop.loop = loop
+    with pytest.raises(FtflError, match="diverged"):
+        loop.run()
+    assert latest_valid(loop.run_dir.checkpoints_path)[0].step == 50

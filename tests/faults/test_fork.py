@@ -1,5 +1,7 @@
 """Forks: carried over bit by bit, but for what the change touches."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from runs import SIMULATED, create, digest, go_on
@@ -119,3 +121,18 @@ def test_another_checkpoint_can_be_asked_for_by_step(parents, tmp_path):
     assert [p.name for p in list_checkpoints(made.run_dir.checkpoints_path)] == ["step_000000000"]
     with pytest.raises(FtflError, match="no checkpoint at step 5; it has: 0, 57"):
         fork(parent, config, tmp_path / "none", ["test"], step=5)
+
+
+def test_a_run_of_checkpoint_format_1_can_be_forked(tmp_path):
+    parent = RunDir.open(Path(__file__).parent / "golden" / "run_v1")
+    config = changed_config(cfg.from_dict(parent.config()), None, {"sac.discount": 0.9}, 70)
+    made = fork(parent, config, tmp_path / "fork", ["test"])
+    assert made.env_steps == 57
+    assert go_on(tmp_path / "fork").progress.env_steps == 70
+
+
+def test_a_label_alone_is_no_change(parents, tmp_path):
+    with pytest.raises(
+        FtflError, match="algo is a label that changes nothing by itself: use --algo"
+    ):
+        forked(parents, "sac", tmp_path / "fork", algo="mbpo")

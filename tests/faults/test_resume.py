@@ -295,3 +295,33 @@ def test_the_guide_lists_what_may_change():
     rows = dict(re.findall(r"^\| (extendable|free) \| (.*?) \|", guide, re.MULTILINE))
     listed = {kind: set(re.findall(r"`([\w.]+)`", names)) for kind, names in rows.items()}
     assert listed == {"extendable": set(cfg.EXTENDABLE), "free": set(cfg.FREE)}
+
+
+def test_results_without_a_checkpoint_are_never_overwritten(tmp_path):
+    create(tmp_path / "run", tiny("sac", SIMULATED, log_every=10))
+    loop = go_on(tmp_path / "run")
+    before = loop.run_dir.metrics_path.read_bytes()
+    shutil.rmtree(loop.run_dir.checkpoints_path)
+    with pytest.raises(FtflError, match="has begun but has no checkpoint to go on from"):
+        go_on(tmp_path / "run")
+    assert loop.run_dir.metrics_path.read_bytes() == before
+
+
+def test_a_run_killed_just_before_it_said_done_is_finished_by_resuming(tmp_path):
+    run_dir = create(tmp_path / "run", tiny("sac", SIMULATED))
+    go_on(tmp_path / "run")
+    assert resuming.plan(run_dir, {}, ["test"]).finished
+    run_dir.write_status({"state": "evaluating"})
+    assert not resuming.plan(run_dir, {}, ["test"]).finished
+    go_on(tmp_path / "run")
+    assert run_dir.read_status()["state"] == "done"
+
+
+def test_an_empty_status_after_a_power_cut_stops_nobody(tmp_path):
+    from ftfl.training.workers import Pool
+
+    config = tiny("sac", SIMULATED)
+    run_dir = create(tmp_path / "run", config)
+    run_dir.status_path.write_text("")
+    Pool().submit(run_dir, config)
+    assert run_dir.read_status()["state"] == "starting"

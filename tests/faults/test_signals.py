@@ -39,6 +39,7 @@ def create(path, task, algo="sac", **changes):
 def worker(run_dir, env):
     """The training process of one run, as `ftfl train` starts it."""
     command = [sys.executable, "-m", "ftfl.training.workers", str(run_dir.path), "0"]
+    command.append(str(os.getpid()))
     return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
 
 
@@ -46,6 +47,26 @@ def run_to_end(run_dir, env):
     process = worker(run_dir, env)
     _, said = process.communicate(timeout=600)
     assert process.returncode == 0, said
+
+
+def command_line(folder, env):
+    """`ftfl train` in a session of its own, once its run is training; and that run."""
+    command = [
+        sys.executable, "-m", "ftfl.cli", "train", SLOW, "--algo", "sac", "--profile", "probe",
+        "--steps", "2000", "--warmup-steps", "40", "--sac.hidden", "8", "8",
+        "--out", str(folder),
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    place = folder / "slow_envs_make_slow" / "sac+hidden=8x8" / "seed_0"
+    deadline = time.monotonic() + 120
+    while not ((place / "status.json").exists() and state(RunDir.open(place)) == "training"):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process, RunDir.open(place)
 
 
 def wait_for(condition, process, seconds=120):
@@ -92,7 +113,8 @@ def test_the_same_signal_twice_leaves_at_once(env, tmp_path):
     process = worker(run_dir, {**env, "STUCK_FILE": str(mark)})
     wait_for(mark.exists, process)
     process.send_signal(signal.SIGTERM)
-    time.sleep(1)
+    process.send_signal(signal.SIGTERM)  # as `timeout` does: still one wish
+    time.sleep(1.5)
     assert process.poll() is None, "the environment is stuck: the run cannot save now"
     start = time.monotonic()
     process.send_signal(signal.SIGTERM)
@@ -103,21 +125,23 @@ def test_the_same_signal_twice_leaves_at_once(env, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_all_processes_at_once_saves_every_run(number, env, tmp_path):
+    process, run_dir = command_line(tmp_path, env)
+    os.killpg(process.pid, number)
+    assert process.wait(60) == 75
+    status = run_dir.read_status()
+    assert status["state"] == "stopped"
+    newest = list_checkpoints(run_dir.checkpoints_path)[-1]
+    assert int(newest.name.removeprefix("step_")) == status["env_steps"] > 40
+
+
+@pytest.mark.slow
 def test_a_process_whose_command_was_killed_saves_itself_and_ends(env, tmp_path):
-    command = [
-        sys.executable, "-m", "ftfl.cli", "train", SLOW, "--algo", "sac", "--profile", "probe",
-        "--steps", "2000", "--warmup-steps", "40", "--sac.hidden", "8", "8",
-        "--out", str(tmp_path),
-    ]  # fmt: skip
-    parent = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
-    place = tmp_path / "slow_envs_make_slow" / "sac+hidden=8x8" / "seed_0"
+    process, run_dir = command_line(tmp_path, env)
+    process.kill()
+    process.wait()
     deadline = time.monotonic() + 120
-    while not ((place / "status.json").exists() and state(RunDir.open(place)) == "training"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    parent.kill()
-    parent.wait()
-    run_dir = RunDir.open(place)
     while state(run_dir) != "stopped":
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -47,6 +47,8 @@ def run(argv: Sequence[str]) -> int:
         made = forking.fork(parent, config, path, ["ftfl", "fork", *argv], args.at)
         forks.append(made)
         print(_sentence(made, parent), file=out)
+        for note in made.notes:
+            print(f"note: {note}", file=sys.stderr)
     if args.no_train:
         return 0
     run_dirs = [made.run_dir for made in forks]

@@ -47,8 +47,10 @@ def run(argv: Sequence[str]) -> int:
                   " from an uninterrupted run's", file=sys.stderr)  # fmt: skip
         print(_sentence(plan), file=out)
     todo = [plan for plan in plans if not plan.finished]
-    if args.dry_run or not todo:
+    if args.dry_run:
         return 0
+    if not todo:
+        return finish([], [], args.json, out)
     for plan in todo:
         resume.begin(plan)
     run_dirs: list[RunDir] = [plan.run_dir for plan in todo]

@@ -6,6 +6,7 @@ import contextlib
 import json
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +15,9 @@ from ftfl.config import Config
 from ftfl.sinks.console import read_statuses, watch
 from ftfl.store.rundir import RunDir
 from ftfl.training import workers
-from ftfl.training.signals import SAVED_EXIT
+from ftfl.training.signals import SAVED_EXIT, catchable
 
+_REPEAT_SECONDS = 1.0
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -34,14 +36,18 @@ def train(
     pool = workers.Pool(jobs, tensorboard)
     for run_dir, config in zip(run_dirs, configs, strict=True):
         pool.submit(run_dir, config)
-    asked: list[int] = []
+    asked: list[float] = []
 
-    def interrupt(number: int, _: Any) -> None:
-        asked.append(number)
+    def interrupt(*_: Any) -> None:
+        asked.append(time.monotonic())
         if len(asked) == 1:
             raise KeyboardInterrupt
 
-    before = {s: signal.signal(s, interrupt) for s in _STOPPING}
+    def once_more() -> bool:
+        # `timeout` sends its signal twice at once, which is one wish.
+        return asked[-1] - asked[0] > _REPEAT_SECONDS if asked else False
+
+    before = {s: signal.signal(s, interrupt) for s in catchable(_STOPPING)}
     try:
         return watch(run_dirs, pool.poll, out)
     except KeyboardInterrupt:
@@ -50,7 +56,7 @@ def train(
             print("stopping: each run saves itself first; once more to leave at once",
                   file=sys.stderr, flush=True)  # fmt: skip
     finally:
-        pool.stop(lambda: len(asked) > 1)
+        pool.stop(once_more)
         for number, handler in before.items():
             signal.signal(number, handler)
     return read_statuses(run_dirs, over=True)
@@ -65,7 +71,8 @@ def finish(
             what = "stopped" if status["state"] == "stopped" else "failed"
             print(f"seed {status['seed']} {what}: {status.get('message', '')}", file=sys.stderr)
     places = list(dict.fromkeys(d.path.parent for d in run_dirs))
-    print("results: " + ", ".join(map(str, places)), file=out)
+    if places:
+        print("results: " + ", ".join(map(str, places)), file=out)
     done = [d.path for d, s in zip(run_dirs, statuses, strict=True) if s["state"] == "done"]
     left = [d.path for d, s in zip(run_dirs, statuses, strict=True) if s["state"] != "done"]
     if left:

@@ -37,6 +37,9 @@ class Episodes:
                 if progress.obs is not None and np.array_equal(obs, progress.obs):
                     return obs
                 why = "replaying the interrupted one did not lead to the same observation"
+            except EnvFault as fault:
+                self.faults.add(fault)
+                why = f"replaying the interrupted one failed: {fault}"
             except FtflError as error:
                 why = f"replaying the interrupted one failed: {error}"
         self.recorder.notices["episode"] = (

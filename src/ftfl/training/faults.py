@@ -5,6 +5,7 @@ from __future__ import annotations
 from ftfl.config import Config
 from ftfl.envs.faults import EnvFault
 from ftfl.errors import FtflError
+from ftfl.store.files import DiskError
 from ftfl.store.rundir import RunDir
 from ftfl.training.recorder import Recorder
 
@@ -31,19 +32,23 @@ class Faults:
         progress.faults.append(progress.env_steps)
         recent = [s for s in progress.faults if s > progress.env_steps - _WINDOW_STEPS]
         place = self.run_dir.faults_path
-        self.run_dir.append_fault(
-            {
-                "env_steps": progress.env_steps,
-                "episode": progress.episode,
-                "cause": fault.cause,
-                "message": str(fault),
-                "details": fault.details,
-                "seed": fault.seed,
-                "step": fault.step,
-                "evaluating": evaluating,
-                "actions": [] if evaluating else [a.tolist() for a in progress.actions],
-            }
-        )
+        record = {
+            "env_steps": progress.env_steps,
+            "episode": progress.episode,
+            "cause": fault.cause,
+            "message": str(fault),
+            "details": fault.details,
+            "seed": fault.seed,
+            "step": fault.step,
+            "evaluating": evaluating,
+            "actions": [] if evaluating else [a.tolist() for a in progress.actions],
+        }
+        try:
+            self.run_dir.append_fault(record)
+        except DiskError as error:
+            if self.config.on_full_disk == "stop":
+                raise
+            self.recorder.notices["faults file"] = str(error)
         self.recorder.notices["faults"] = (
             f"{len(progress.faults)} environment faults (see {place.name}), the last: {fault}"
         )

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ftfl import presets
 from ftfl.config import Config, content_hash, difference, from_dict, replace, to_dict
@@ -27,7 +29,7 @@ from ftfl.store.checkpoint import (
     load_checkpoint,
 )
 from ftfl.store.listing import step_of
-from ftfl.store.provenance import collect
+from ftfl.store.provenance import collect, compare
 from ftfl.store.rundir import RunDir
 from ftfl.training import saving, sentinels
 from ftfl.training import state as run_state
@@ -54,6 +56,8 @@ class Fork:
     changes: dict[str, tuple[Any, Any]]
     fresh: tuple[str, ...]
     """Components that the changes made start anew: of agent, dynamics, synthetic, episode."""
+    notes: tuple[str, ...]
+    """Damaged checkpoints passed over, and versions that have changed since the parent's."""
 
 
 def changed_config(
@@ -67,6 +71,8 @@ def changed_config(
     Raises:
         FtflError: an unknown name or impossible value, or a change of what stored transitions mean.
     """
+    for name in sorted(_LABELS & changes.keys()):
+        raise FtflError(f"{name} is a label that changes nothing by itself: use --algo.")
     config = parent
     if algo is not None:
         preset = presets.build(parent.task.name, algo, parent.profile)
@@ -95,7 +101,7 @@ def fork(
     Raises:
         FtflError: no such checkpoint, nothing left to train, or ``out`` exists already.
     """
-    checkpoint = _checkpoint(parent, step)
+    checkpoint, damage = _checkpoint(parent, step)
     before = from_dict(parent.config())
     changes = difference(before, config)
     with contextlib.closing(make_task(config.task)) as env:
@@ -114,12 +120,18 @@ def fork(
         name: getattr(new if name in fresh else state, name)
         for name in ("agent", "dynamics", "synthetic", "screen")
     }
-    real = run_state.ring(new.real, checkpoint.tables["real"])
+    real = run_state.ring(new.real, saving.stored_rows(checkpoint, progress.rows))
     # What went wrong before says nothing of fresh networks.
     anew = sentinels.see_rewards(new.alarms, real.rows.reward)
     alarms = anew if {"agent", "dynamics"} & set(fresh) else state.alarms
-    key = jax.random.key(config.seed)
+    key = state.key if config.seed == before.seed else jax.random.key(config.seed)
     state = dataclasses.replace(state, **kept, key=key, real=real, alarms=alarms)
+    every, updates = config.sac.reset_every_updates, int(state.agent.updates)
+    if every:
+        # Resets count from here on: none is owed for updates made before.
+        state = dataclasses.replace(state, resets=jnp.int32(updates // every))
+    progress.updates, progress.agent_resets = updates, int(state.resets)
+    progress.faults = []  # of the parent, whose file names them
     if "dynamics" in fresh:
         progress.fitted = False
     progress.metrics = {
@@ -128,7 +140,10 @@ def fork(
     }  # fmt: skip
     if "episode" in fresh:
         progress.actions, progress.obs, progress.episode_return = [], None, 0.0
-    run_dir = RunDir.create(out, to_dict(config), collect(argv))
+    provenance = collect(argv)
+    verdict = compare(parent.provenance(), provenance)
+    notes = (*damage, *verdict.refused, *verdict.notes)
+    run_dir = RunDir.create(out, to_dict(config), provenance)
     record = {
         "event": "forked",
         "parent": str(parent.path),
@@ -136,10 +151,15 @@ def fork(
         "env_steps": progress.env_steps,
         "changes": {name: list(pair) for name, pair in changes.items()},
         "fresh": list(fresh),
+        "notes": list(notes),
     }
     run_dir.append_history(record)
-    saving.save(CheckpointStore(run_dir.checkpoints_path), state, progress)
-    return Fork(run_dir, config, progress.env_steps, changes, fresh)
+    try:
+        saving.save(CheckpointStore(run_dir.checkpoints_path), state, progress)
+    except FtflError:
+        shutil.rmtree(run_dir.path)
+        raise
+    return Fork(run_dir, config, progress.env_steps, changes, fresh, notes)
 
 
 def _fresh(before: Config, after: Config) -> tuple[str, ...]:
@@ -159,12 +179,12 @@ def _fresh(before: Config, after: Config) -> tuple[str, ...]:
     return tuple(name for name, anew in parts.items() if anew)
 
 
-def _checkpoint(parent: RunDir, step: int | None) -> Checkpoint:
+def _checkpoint(parent: RunDir, step: int | None) -> tuple[Checkpoint, list[str]]:
     root = parent.checkpoints_path
     if step is None:
-        return latest_valid(root)[0]
+        return latest_valid(root)
     paths = {step_of(path): path for path in list_checkpoints(root)}
     if step not in paths:
         have = ", ".join(map(str, paths)) or "none"
         raise FtflError(f"{parent.path} has no checkpoint at step {step}; it has: {have}.")
-    return load_checkpoint(paths[step])
+    return load_checkpoint(paths[step]), []

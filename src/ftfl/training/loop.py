@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -103,16 +104,20 @@ class Loop:
             try:
                 self._train()
             except EnvironmentLost:
-                self._checkpoint()  # what was learned is kept, whatever the environment does
+                # What was learned is kept, whatever the environment does; if it is sane.
+                with contextlib.suppress(Diverged):
+                    self._checkpoint()
                 raise
             self._finish()
         return self.state
 
     def _train(self) -> None:
         obs = self.episodes.resume()
+        if self.progress.env_steps == self.config.steps:
+            self._do_due()  # an earlier process came to its end, and not through it
         while self.progress.env_steps < self.config.steps:
-            self._leave_if_asked()
             try:
+                self._leave_if_asked()
                 obs = self._advance(obs)
             except Diverged as reason:
                 obs = self._roll_back(reason)
@@ -162,7 +167,7 @@ class Loop:
         if progress.env_steps >= config.warmup_steps and self._enough_rows():
             progress.owed.append(self._refit_due())
             if len(progress.owed) > _MOST_OWED:
-                raise FtflError(
+                raise EnvironmentLost(
                     f"no episode has ended in {_MOST_OWED} steps, and update_between_episodes"
                     " learns only then: give the environment a time limit."
                 )
@@ -232,14 +237,15 @@ class Loop:
 
     def _do_due(self) -> None:
         """What is due, now that the environment rests (or need not)."""
-        due, self.progress.due = self.progress.due, []
+        due = self.progress.due
         if due:
             self._require_sane()
-        if "log" in due:
-            self._log()
-        if "evaluate" in due:
-            self._evaluate()
+        for name, do in (("log", self._log), ("evaluate", self._evaluate)):
+            if name in due:
+                do()
+                due.remove(name)
         if "checkpoint" in due:
+            due.remove("checkpoint")
             self._checkpoint()
 
     @property
@@ -274,12 +280,15 @@ class Loop:
         clock.lap("learn")
         self.recorder.status("evaluating")
         actor = self.state.agent.actor
-        result = evaluate(
-            self.eval_env,
-            lambda obs: np.asarray(self.learner.mode(actor, obs)),
-            self.config.seed,
-            self.config.eval_episodes,
-        )
+        try:
+            result = evaluate(
+                self.eval_env,
+                lambda obs: np.asarray(self.learner.mode(actor, obs)),
+                self.config.seed,
+                self.config.eval_episodes,
+            )
+        except FtflError as error:
+            raise EnvironmentLost(str(error)) from error  # it cannot be made again
         for fault in result.faults:
             self.faults.add(fault, evaluating=True)
         if len(result.returns):
@@ -303,6 +312,7 @@ class Loop:
         progress = self.progress
         if self._saved_at == progress.env_steps:
             return
+        self._require_sane()
         progress.metrics = {k: float(v) for k, v in self.metrics.items()}
         self.recorder.book_seconds()
         try:
@@ -362,10 +372,15 @@ class Loop:
             raise FtflError(
                 f"{reason} It came back {_MOST_ROLLBACKS} times after rolling back; {kept}."
             ) from reason
-        found = saving.find(self.run_dir)
-        if found is None:
-            raise FtflError(f"{reason} There is no checkpoint to roll back to.") from reason
-        self._go_back_to(found)
+        while True:
+            found = saving.find(self.run_dir)
+            if found is None:
+                raise FtflError(f"{reason} There is no checkpoint to roll back to.") from reason
+            self._go_back_to(found)
+            if not fatal(self.state.alarms):
+                break
+            # Saved while `continue` was the policy: not what to go back to.
+            set_aside_after(self.run_dir.checkpoints_path, self.progress.env_steps - 1)
         self.state = dataclasses.replace(
             self.state, key=jax.random.fold_in(self.state.key, _ROLLBACK + count)
         )

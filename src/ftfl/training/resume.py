@@ -13,6 +13,7 @@ from ftfl.store.files import replace_json
 from ftfl.store.listing import list_checkpoints, step_of
 from ftfl.store.provenance import collect, compare
 from ftfl.store.rundir import RunDir
+from ftfl.training.workers import known_status
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,8 @@ class Plan:
     """What has changed around the run since: bits are not promised then."""
     provenance: dict[str, Any]
 
-    @property
-    def finished(self) -> bool:
-        """Nothing is left to do."""
-        return self.env_steps >= self.config.steps
+    finished: bool
+    """Nothing is left to do."""
 
 
 def find_runs(path: Path) -> list[RunDir]:
@@ -64,6 +63,9 @@ def plan(
     after = resumed(config, changes, env_steps)
     now = collect(argv)
     verdict = compare(_newest_provenance(run_dir), now)
+    done = known_status(run_dir).get("state") == "done" and env_steps >= after.steps
+    if done:
+        return Plan(run_dir, after, env_steps, {}, (), now, finished=True)
     if verdict.refused and not allow_version_change:
         raise FtflError(
             f"{run_dir.path} was trained with other versions ({', '.join(verdict.refused)}), which"
@@ -71,22 +73,23 @@ def plan(
             " break with --allow-version-change."
         )
     notes = (*verdict.refused, *verdict.notes)
-    return Plan(run_dir, after, env_steps, difference(config, after), notes, now)
+    changes = difference(config, after)
+    return Plan(run_dir, after, env_steps, changes, notes, now, finished=False)
 
 
 def begin(plan: Plan) -> None:
     """Write the configuration and the history entry that make the plan true."""
-    if plan.changes:
-        replace_json(plan.run_dir.config_path, to_dict(plan.config), durable=True)
-    plan.run_dir.append_history(
-        {
-            "event": "resumed",
-            "env_steps": plan.env_steps,
-            "changes": {name: list(pair) for name, pair in plan.changes.items()},
-            "notes": list(plan.notes),
-            "provenance": plan.provenance,
-        }
-    )
+    entry = {
+        "event": "resumed",
+        "env_steps": plan.env_steps,
+        "changes": {name: list(pair) for name, pair in plan.changes.items()},
+        "notes": list(plan.notes),
+        "provenance": plan.provenance,
+    }
+    with plan.run_dir.lock():
+        plan.run_dir.append_history(entry)  # first: a change is never made unrecorded
+        if plan.changes:
+            replace_json(plan.run_dir.config_path, to_dict(plan.config), durable=True)
 
 
 def _newest_provenance(run_dir: RunDir) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from ftfl.config import Config
 from ftfl.envs.spec import EnvSpec
 from ftfl.errors import FtflError
 from ftfl.store.checkpoint import Checkpoint, CheckpointStore, latest_valid, list_checkpoints
+from ftfl.store.metrics_file import read_metrics
 from ftfl.store.rundir import RunDir
 from ftfl.store.segments import Stored
 from ftfl.training import state as run_state
@@ -30,12 +31,19 @@ class Found:
 
 
 def find(run_dir: RunDir) -> Found | None:
-    """Where a run can go on; None: it has not saved anything yet.
+    """Where a run can go on; None: it has not done anything yet.
 
     Raises:
-        FtflError: there are checkpoints, and none is valid: nothing is started anew over them.
+        FtflError: there are checkpoints and none is valid, or there are none and yet results:
+            nothing is started anew over them.
     """
     if not list_checkpoints(run_dir.checkpoints_path):
+        records = read_metrics(run_dir.metrics_path) if run_dir.metrics_path.exists() else []
+        if any(e.get("event") == "forked" for e in run_dir.read_history()) or records:
+            raise FtflError(
+                f"{run_dir.path} has begun but has no checkpoint to go on from: put its checkpoints"
+                " folder back, or start a new run elsewhere."
+            )
         return None
     checkpoint, damage = latest_valid(run_dir.checkpoints_path)
     return Found(checkpoint, tuple(damage))
@@ -64,7 +72,7 @@ def load(checkpoint: Checkpoint, config: Config, spec: EnvSpec) -> tuple[RunStat
         FtflError: the checkpoint does not fit the configuration or the task.
     """
     progress = Progress.from_meta(checkpoint.meta)
-    real = checkpoint.tables.get("real") or _real_of_format_1(checkpoint, progress.rows)
+    real = stored_rows(checkpoint, progress.rows)
     # Shapes are enough, and take no seconds of compiling.
     logged = progress.rows - progress.env_steps
     template = eqx.filter_eval_shape(run_state.init, config, spec, logged)
@@ -75,6 +83,11 @@ def load(checkpoint: Checkpoint, config: Config, spec: EnvSpec) -> tuple[RunStat
     progress.actions = list(episode["actions"])
     progress.obs = episode["obs"] if "obs" in episode else None
     return state, progress
+
+
+def stored_rows(checkpoint: Checkpoint, total: int) -> Stored:
+    """The real replay, ``total`` rows of which were ever stored."""
+    return checkpoint.tables.get("real") or _real_of_format_1(checkpoint, total)
 
 
 def _real_of_format_1(checkpoint: Checkpoint, total: int) -> Stored:

@@ -19,17 +19,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from ftfl.config import Config, from_dict, to_dict
 from ftfl.errors import FtflError, Stopped
 from ftfl.sinks.base import FailSoft, Sink
 from ftfl.store.listing import list_checkpoints, step_of
 from ftfl.store.provenance import collect
-from ftfl.store.rundir import RunDir
-from ftfl.training.signals import SAVED_EXIT, StopRequest
+from ftfl.store.rundir import STATUS_FIELDS, RunDir
+from ftfl.training.signals import ASK, SAVED_EXIT, StopRequest
 
 _POLL_SECONDS = 0.2
-_STOP_SECONDS = 10.0
 
 
 def available_cores() -> list[int]:
@@ -88,7 +88,7 @@ class Pool:
             "total_steps": config.steps,
             "message": "waiting for a free core",
         }
-        run_dir.write_status({"env_steps": 0} | run_dir.read_status() | news)
+        run_dir.write_status({"env_steps": 0} | known_status(run_dir) | news)
         self.waiting.append(run_dir)
 
     def poll(self) -> bool:
@@ -108,34 +108,31 @@ class Pool:
     def stop(self, ask_again: Callable[[], bool] = lambda: False) -> None:
         """Ask the running processes to save and end, and wait until they have.
 
-        ``ask_again`` is looked at meanwhile: once it is true they are told to end at once.
+        ``ask_again`` is looked at meanwhile: once it is true they are ended at once.
         """
         for run_dir in self.waiting:
             self._say(run_dir, "stopped", "stopped before it began; `ftfl resume` starts it")
         self.waiting.clear()
-        self._terminate()
-        deadline = None
+        self._ask()
         while any(process.poll() is None for _, process in self.running.values()):
-            if deadline is None and ask_again():
-                self._terminate()
-                deadline = time.monotonic() + _STOP_SECONDS
-            if deadline is not None and time.monotonic() > deadline:
+            if ask_again():
                 for _, process in self.running.values():
-                    process.kill()
+                    process.kill()  # what was saved stays
             time.sleep(_POLL_SECONDS)
         for run_dir, process in self.running.values():
             if process.returncode not in (0, SAVED_EXIT):
                 what = "ended before it could save; its last checkpoint stays"
-                self._say(run_dir, "stopped", what)
+                self._say(run_dir, "failed", what)
         self.running.clear()
 
-    def _terminate(self) -> None:
+    def _ask(self) -> None:
         for _, process in self.running.values():
             if process.poll() is None:
-                process.terminate()
+                process.send_signal(ASK)
 
     def _start(self, run_dir: RunDir, core: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "ftfl.training.workers", str(run_dir.path), str(core)]
+        command = [sys.executable, "-m", "ftfl.training.workers", str(run_dir.path), str(core),
+                   str(os.getpid())]  # fmt: skip
         if self.tensorboard:
             command.append("--tensorboard")
         with open(run_dir.path / "stderr.txt", "ab") as log:
@@ -145,13 +142,21 @@ class Pool:
             )  # fmt: skip
 
     def _fail(self, run_dir: RunDir, reason: str) -> None:
-        if run_dir.read_status().get("state") != "failed":
+        if known_status(run_dir).get("state") != "failed":
             log = run_dir.path / "stderr.txt"
             self._say(run_dir, "failed", f"{reason}; see {log}" if log.exists() else reason)
 
     @staticmethod
     def _say(run_dir: RunDir, state: str, message: str) -> None:
-        run_dir.write_status(run_dir.read_status() | {"state": state, "message": message})
+        run_dir.write_status(known_status(run_dir) | {"state": state, "message": message})
+
+
+def known_status(run_dir: RunDir) -> dict[str, Any]:
+    """The status as far as it can be read: a power cut may leave it empty, which costs nothing."""
+    try:
+        return {k: v for k, v in run_dir.read_status().items() if k in STATUS_FIELDS}
+    except FtflError:
+        return {}
 
 
 def _ending(code: int) -> str:
@@ -195,12 +200,12 @@ def check_task(config: Config) -> None:
 
 
 def train_in_process(
-    run_dir: RunDir, sinks: Sequence[Sink] = (), follow_parent: bool = False
+    run_dir: RunDir, sinks: Sequence[Sink] = (), parent: int | None = None
 ) -> None:
     """Train the run that a directory describes, from where it is; its status says how it ended.
 
     Raises:
-        Stopped: Ctrl-C or SIGTERM (or, with ``follow_parent``, the parent's end); it is saved.
+        Stopped: Ctrl-C or SIGTERM (or, with ``parent``, the end of that process); it is saved.
         FtflError: another process trains it, or training cannot go on.
     """
     from ftfl.envs.make import make_task
@@ -212,7 +217,7 @@ def train_in_process(
             stack.callback(sink.close)
         # Before anything is written: the holder's own status must stay.
         stack.enter_context(run_dir.lock())
-        stop = stack.enter_context(StopRequest(follow_parent))
+        stop = stack.enter_context(StopRequest(parent))
         try:
             env = stack.enter_context(contextlib.closing(make_task(config.task)))
             # A machine exists once: it is evaluated where it learns, between episodes.
@@ -223,7 +228,7 @@ def train_in_process(
         except Stopped:
             raise
         except BaseException as error:
-            begun = run_dir.read_status() or {"label": run_dir.label(config.algo)}
+            begun = known_status(run_dir) or {"label": run_dir.label(config.algo)}
             text = (
                 str(error) if isinstance(error, FtflError) else f"{type(error).__name__}: {error}"
             )
@@ -232,8 +237,8 @@ def train_in_process(
 
 
 def main(argv: Sequence[str]) -> int:
-    """Entry point of a child: ``RUN_DIR CORE [--tensorboard]``."""
-    run_dir, core = RunDir.open(Path(argv[0])), int(argv[1])
+    """Entry point of a child: ``RUN_DIR CORE PARENT [--tensorboard]``."""
+    run_dir, core, parent = RunDir.open(Path(argv[0])), int(argv[1]), int(argv[2])
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
     sinks: list[Sink] = []
@@ -244,7 +249,7 @@ def main(argv: Sequence[str]) -> int:
         sink = tensorboard_sink(run_dir.path / "tensorboard", resumed_at)
         sinks.append(FailSoft(sink, "TensorBoard"))
     try:
-        train_in_process(run_dir, sinks, follow_parent=True)
+        train_in_process(run_dir, sinks, parent)
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return SAVED_EXIT
