@@ -21,11 +21,13 @@ MARK = "<!-- Written by docs/generate.py from {source}; change that and run `mak
 
 AREAS = {
     "train": "Acting in the real environment while learning",
+    "env": "Faults of the environment",
     "eval": "Evaluation",
     "agent": "The SAC agent",
     "model": "The dynamics model",
     "rollout": "Synthetic data",
     "termination": "The termination function against the environment",
+    "sentinel": "What went wrong: see [sentinels](sentinels.md)",
     "time": "Wall-clock time",
 }
 UNITS = (

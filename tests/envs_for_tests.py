@@ -38,3 +38,10 @@ def best_gain():
     b = PUSH**2
     p = (b + np.sqrt(b**2 + 4 * b * ACTION_COST)) / (2 * b)
     return PUSH * p / (ACTION_COST + b * p)
+
+
+def make_simulated_lqr():
+    """The same, declared to repeat itself bit by bit."""
+    env = Lqr()
+    env.replayable = True
+    return env

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from ftfl.presets import build as build
     from ftfl.training.api import Run as Run
     from ftfl.training.api import evaluate as evaluate
+    from ftfl.training.api import fork as fork
     from ftfl.training.api import load as load
+    from ftfl.training.api import resume as resume
     from ftfl.training.api import train as train
 
 _HOMES = {
@@ -33,8 +35,10 @@ _HOMES = {
     "Run": "ftfl.training.api",
     "build": "ftfl.presets",
     "evaluate": "ftfl.training.api",
+    "fork": "ftfl.training.api",
     "load": "ftfl.training.api",
     "make_env": "ftfl.envs",
+    "resume": "ftfl.training.api",
     "train": "ftfl.training.api",
 }
 

@@ -16,3 +16,7 @@ def unknown(kind: str, given: str, allowed: Iterable[str]) -> FtflError:
     near = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"allowed: {', '.join(names)}."
     return FtflError(f"unknown {kind} {given!r}: {hint}")
+
+
+class Stopped(FtflError):
+    """Not a mistake: a signal asked the run to leave, and it has saved itself first."""

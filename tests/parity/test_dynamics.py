@@ -14,6 +14,7 @@ from ftfl.config import DynamicsConfig
 from ftfl.dynamics import ensemble as ens
 from ftfl.dynamics import fit as fitting
 from ftfl.dynamics import predict as dyn
+from ftfl.dynamics.holdout import holdout_report
 from ftfl.dynamics.targets import measure, model_input, model_target, next_obs_of
 from ftfl.nets import Optimiser
 from ftfl.replay import Split
@@ -274,6 +275,42 @@ def test_holdout_scores_raw_unit_and_likelihood():
             "nll": ((guess - z) ** 2 * np.exp(-logvar) + logvar).mean(axis=(1, 2)),
         }[name]
         np.testing.assert_allclose(got, wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("cell", "scale"), [("residual", "raw"), ("direct", "unit")])
+def test_the_report_on_held_out_rows(cell, scale):
+    """What is said of the reward and of the next state, from the elites' predictions alone."""
+    config = config_of(target=cell, scale=scale)
+    rows = transitions(100, OBS, ACT, seed=7)
+    ring, split = filled(rows), Split(5, jnp.uint32(4))
+    state = dyn.init(jax.random.key(0), OBS, ACT, config)
+    elites = np.array([2, 0])
+    state = dataclasses.replace(
+        state, ensemble=make(config), statistics=measure(ring, split, config),
+        elites=jnp.asarray(elites, jnp.int32),
+    )  # fmt: skip
+    report = jax.jit(lambda s: holdout_report(s, ring, split, config))(state)
+    got = {name: float(value) for name, value in report.items()}
+
+    _, held = ref.training_rows(100, 5, 4)
+    obs, action, reward, next_obs = (np.float64(v[held]) for v in rows[:4])
+    said = dyn.predict(state, jnp.float32(obs), jnp.float32(action), config)
+    said = np.float64(said.mean)[elites]
+    variance = ((reward - reward.mean()) ** 2).mean()
+    each, mean = said[..., -1], said[..., -1].mean(axis=0)
+    error = (said[..., :OBS].mean(axis=0) - next_obs) ** 2
+    still = (obs - next_obs) ** 2
+    std = np.float64(state.statistics.target.std)
+    wanted = {
+        "model/reward_r2": 1 - ((each - reward) ** 2).mean() / variance,
+        "model/reward_r2_averaged": 1 - ((mean - reward) ** 2).mean() / variance,
+        "model/reward_bias_reward": mean.mean() - reward.mean(),
+        "model/skill_over_persistence": np.median(1 - error.sum(axis=0) / still.sum(axis=0)),
+        "model/disagreement_unit": (said.std(axis=0) / std).mean(),
+    }
+    assert wanted["model/reward_r2"] < wanted["model/reward_r2_averaged"]
+    for name, value in wanted.items():
+        np.testing.assert_allclose(got[name], value, rtol=1e-3, err_msg=name)
 
 
 @pytest.mark.parametrize("schedule", [(20, 150, 1, 15), (0, 7, 1, 2), (5, 9, 4, 1), (3, 4, 2, 2)])

@@ -7,8 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from ftfl.config import DynamicsConfig
 from ftfl.dynamics.ensemble import bound, unbound
-from ftfl.dynamics.targets import Scaler
+from ftfl.dynamics.targets import Scaler, measure, model_target
+from ftfl.replay import Split
+from helpers import filled, transitions
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 few = settings(max_examples=60, deadline=None)
@@ -51,6 +54,8 @@ def test_scaler_round_trip(mean, std, live, z):
 @given(mean=vectors(-9, 9), std=vectors(np.float32(0.1), 9), power=st.integers(-20, 20),
        z=hnp.arrays(np.float32, (3, 4), elements=floats(-5, 5)))  # fmt: skip
 def test_a_power_of_two_changes_no_bit_of_z(mean, std, power, z):
+    # A z so small that its products leave float32's range is rounded to zero in either unit.
+    z = np.where(np.abs(z) < 1e-20, np.float32(0), z)
     factor = np.float32(2.0**power)
     x = mean + std * z
     plain = Scaler(jnp.asarray(mean), jnp.asarray(std))
@@ -61,6 +66,29 @@ def test_a_power_of_two_changes_no_bit_of_z(mean, std, power, z):
     np.testing.assert_array_equal(
         np.asarray(plain.from_unit(jnp.asarray(z))) * factor, other.from_unit(jnp.asarray(z))
     )
+
+
+@pytest.mark.parametrize("target", ["residual", "direct"])
+@pytest.mark.parametrize("power", [-30, 30])
+def test_targets_in_network_units_know_no_physical_unit(target, power):
+    """No threshold and no ε is absolute: nanometres are learned as well as gigametres."""
+    config = DynamicsConfig(target=target, scale="unit")
+    rows = transitions(100)
+    rows.next_obs[:, 2] = rows.obs[:, 2] = 0.7  # constant in any unit
+
+    def network_targets(unit):
+        scaled = rows._replace(**{k: getattr(rows, k) * np.float32(unit)
+                                  for k in ("obs", "reward", "next_obs")})  # fmt: skip
+        statistics = measure(filled(scaled), Split(5, jnp.uint32(1)), config)
+        z = statistics.target.to_unit(jnp.asarray(model_target(target, True, scaled)))
+        return statistics, z
+
+    (plain, z), (other, other_z) = network_targets(1.0), network_targets(2.0**power)
+    np.testing.assert_array_equal(plain.target.constant, [False, False, True, False])
+    np.testing.assert_array_equal(other.target.constant, plain.target.constant)
+    np.testing.assert_array_equal(other.target.std, plain.target.std * np.float32(2.0**power))
+    np.testing.assert_array_equal(other_z, z)
+    assert np.asarray(z).std(axis=0)[[0, 1, 3]].min() > 0.5
 
 
 @few

@@ -587,13 +587,13 @@ def faulty(step=3, **changes):
         ({"obs": np.array([np.nan, 0])}, "observation", r"not finite: obs\[0\]"),
         ({"obs": np.array([0, np.inf])}, "observation", r"not finite: obs\[1\]"),
         ({"obs": np.array([0, 1e300])}, "observation", "not finite"),
-        ({"obs": np.zeros(3)}, "simulator", r"shape \(3,\), declared is \(2,\)"),
+        ({"obs": np.zeros(3)}, "contract", r"shape \(3,\), declared is \(2,\)"),
         ({"reward": np.nan}, "reward", "the reward is nan"),
         ({"reward": -np.inf}, "reward", "the reward is -inf"),
-        ({"reward": np.zeros(1)}, "simulator", "not a number"),
-        ({"reward": None}, "simulator", "not a number"),
-        ({"terminated": 2}, "simulator", "neither True nor False"),
-        ({"extra": 0}, "simulator", "step returned 6 values"),
+        ({"reward": np.zeros(1)}, "contract", "not a number"),
+        ({"reward": None}, "contract", "not a number"),
+        ({"terminated": 2}, "contract", "neither True nor False"),
+        ({"extra": 0}, "contract", "step returned 6 values: return"),
     ],
 )
 def test_a_fault_names_what_when_and_how_to_reproduce(toy, changes, cause, message):

@@ -13,7 +13,9 @@ from ftfl.errors import FtflError
 from ftfl.store.checkpoint import latest_valid
 from ftfl.store.metrics_file import read_metrics, series
 from ftfl.store.rundir import RunDir
+from ftfl.training import saving
 from ftfl.training import state as run_state
+from ftfl.training.evaluate import episode_seed, evaluate
 from ftfl.training.loop import Loop
 from helpers import equal_bits, tiny
 
@@ -50,8 +52,9 @@ def test_every_preset_trains_fifty_steps(algo, tmp_path):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(loop.state.agent))
     assert [getattr(loop.learner, f)._cache_size() for f in ("act", "observe", "learn")] == [1] * 3
     checkpoint, _ = latest_valid(loop.run_dir.checkpoints_path)
-    template = run_state.init(loop.config, loop.env.spec)
-    assert equal_bits(run_state.from_components(template, checkpoint.components), loop.state)
+    restored, progress = saving.load(checkpoint, loop.config, loop.env.spec)
+    assert equal_bits(restored, loop.state)
+    assert progress.updates == updates
     assert loop.run_dir.read_status()["state"] == "done"
 
 
@@ -62,7 +65,7 @@ def test_a_checkpoint_holds_the_whole_state(algo, tmp_path):
     assert (checkpoint.step, damage) == (100, [])
     template = run_state.init(loop.config, loop.env.spec)
     assert not equal_bits(template, loop.state)
-    restored = run_state.from_components(template, checkpoint.components)
+    restored = run_state.from_components(template, checkpoint.components, checkpoint.tables["real"])
     assert equal_bits(restored, loop.state)
     assert checkpoint.meta["env_steps"] == 100
     assert checkpoint.meta["rewards"][0] == 100
@@ -75,7 +78,7 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
     checkpoint, _ = latest_valid(loop.run_dir.checkpoints_path)
     other = run_state.init(tiny("sac", TASK, sac__hidden=(8, 8)), loop.env.spec)
     with pytest.raises(FtflError, match="configuration says"):
-        run_state.from_components(other, checkpoint.components)
+        run_state.from_components(other, checkpoint.components, checkpoint.tables["real"])
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path):
@@ -90,6 +93,40 @@ def test_evaluating_more_often_changes_nothing_learned(tmp_path):
     assert equal_bits(seldom.state, often.state)
     evaluations = series(read_metrics(often.run_dir.metrics_path), "eval/return_mean_reward")[0]
     assert evaluations.tolist() == list(range(10, 101, 10))
+
+
+def test_a_time_limit_is_stored_as_no_end(tmp_path):
+    """Every episode here is cut by the clock: all steps bootstrap, on what the last one showed."""
+    loop = train(tmp_path / "run")
+    ring = loop.state.real
+    assert loop.progress.episode == 5
+    assert not ring.rows.terminated.any()
+    assert int(loop.state.mismatches) == 0
+    follows = np.asarray(ring.rows.obs[1:100] == ring.rows.next_obs[:99])[:, 0]
+    np.testing.assert_array_equal(np.flatnonzero(~follows), [19, 39, 59, 79])
+
+
+def test_evaluation_repeats_its_starts_and_never_meets_the_runs_own(monkeypatch):
+    env, starts = make_env(TASK), []
+    reset = env.reset
+    monkeypatch.setattr(env, "reset", lambda seed: starts.append(seed) or reset(seed))
+    for run_seed in (0, 0, 1):
+        evaluate(env, lambda obs: np.zeros(1), run_seed, 20)
+    first, again, other = starts[:20], starts[20:40], starts[40:]
+    assert first == again
+    own = {episode_seed(seed, episode) for seed in (0, 1) for episode in range(1_000)}
+    assert len(own) == 2_000
+    assert len({*first, *other}) == 40
+    assert not own & {*first, *other}
+
+
+def test_evaluation_leaves_the_environment_of_the_run_alone(tmp_path, monkeypatch):
+    env, starts = make_env(TASK), []
+    reset = env.reset
+    monkeypatch.setattr(env, "reset", lambda seed: starts.append(seed) or reset(seed))
+    # At the ends of episodes, where nobody would notice but for the count of resets.
+    train(tmp_path / "run", env=env, eval_every=20)
+    assert starts == [episode_seed(0, episode) for episode in range(5)]
 
 
 class Watched:
@@ -112,6 +149,9 @@ class Watched:
 
     def close(self):
         self.inner.close()
+
+    def restart(self):
+        self.inner.restart()
 
 
 def test_learning_between_episodes_only_and_as_much(tmp_path):
@@ -148,16 +188,17 @@ def test_logged_transitions_come_first(tmp_path):
     assert int(loop.state.agent.updates) == 30 * loop.config.sac.updates_per_step
 
 
-def test_returns_are_in_the_tasks_own_unit(tmp_path):
-    def run(name, unit):
-        config = dataclasses.replace(tiny("sac", TASK))
-        config = cfg.replace(config, {"task.reward_unit": unit})
-        run_dir = RunDir.create(tmp_path / name, cfg.to_dict(config), {})
-        envs = [make_env(TASK, reward_unit=unit) for _ in range(2)]
-        Loop(config, *envs, run_dir).run()
-        return read_metrics(run_dir.metrics_path)
+def in_units(path, algo, **changes):
+    """The records of a run in the task's own unit of reward, and of one in another."""
+    for unit in (1.0, 2.0**-10):
+        config = tiny(algo, TASK, task__reward_unit=unit, **changes)
+        run_dir = RunDir.create(path / f"run-{unit}", cfg.to_dict(config), {})
+        Loop(config, *(make_env(TASK, reward_unit=unit) for _ in range(2)), run_dir).run()
+        yield read_metrics(run_dir.metrics_path)
 
-    plain, dialled = run("a", 1.0), run("b", 2.0**-10)
+
+def test_returns_are_in_the_tasks_own_unit(tmp_path):
+    plain, dialled = in_units(tmp_path, "sac")
     drop = ("seconds", "time/")
     for x, y in zip(plain, dialled, strict=True):
         assert {k: v for k, v in x.items() if not k.startswith(drop)} == {
@@ -165,8 +206,34 @@ def test_returns_are_in_the_tasks_own_unit(tmp_path):
         }
 
 
+@pytest.mark.slow
+def test_what_the_model_says_of_rewards_is_in_the_tasks_own_unit(tmp_path):
+    plain, dialled = in_units(tmp_path, "ftfl", steps=45)
+    rewards = [name for name in plain[-1] if name.endswith("_reward")]
+    rewards += [name for record in plain[:-1] for name in record if name.endswith("_reward")]
+    assert {"model/reward_bias_reward", "rollout/synthetic_reward_mean_reward"} < set(rewards)
+    for x, y in zip(plain, dialled, strict=True):
+        assert {k: x[k] for k in x if k in rewards} == {k: y[k] for k in y if k in rewards}
+
+
 def test_resets_happen_when_due(tmp_path):
     loop = train(tmp_path / "run", sac__reset_every_updates=50)
     # 61 learn steps of 2 updates: 122 updates cross 50 and 100.
     assert int(loop.state.resets) == 2
     assert int(loop.state.agent.updates) == 122
+
+
+@pytest.mark.parametrize("algo", ["sac", "ftfl"])
+def test_nothing_compiles_twice(algo, tmp_path):
+    changes = {"replay_rows": 50, "log_every": 10, "eval_every": 30}
+    if algo == "ftfl":
+        # The schedule lengthens branches on the way, and both rings come round.
+        changes |= {"rollouts__length": (40, 90, 1, 3), "rollouts__retention_steps": 10}
+    learner = train(tmp_path / "run", algo, **changes).learner
+    compiled = {
+        field.name: getattr(learner, field.name)._cache_size()
+        for field in dataclasses.fields(learner)
+    }
+    once = {"explore", "act", "mode", "observe", "learn"} | ({"fit"} if algo == "ftfl" else set())
+    assert {name for name, count in compiled.items() if count} == once
+    assert max(compiled.values()) == 1

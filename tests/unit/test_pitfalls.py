@@ -67,6 +67,25 @@ def test_members_share_minibatches_only_when_asked_to(data):
     assert (apart == 0) if data == "shared" else (apart > 1e-3)
 
 
+def test_every_member_keeps_one_resample_of_its_own_for_a_whole_refit(monkeypatch):
+    """Equal resamples under unequal minibatches hide well: the members part all the same."""
+    seeds, draw = [], fitting.minibatch_rows
+
+    def watched(key, member_seed, count, config):
+        jax.debug.callback(lambda s: seeds.append(tuple(np.asarray(s).tolist())), member_seed)
+        return draw(key, member_seed, count, config)
+
+    monkeypatch.setattr(fitting, "minibatch_rows", watched)
+    config = config_of(members=3, elites=2, max_updates=4, check_every=2)
+    for key in (3, 4):
+        jax.block_until_ready(fit(config, transitions(100), key=key))
+        jax.effects_barrier()
+    assert len(seeds) == 8
+    first, second = set(seeds[:4]), set(seeds[4:])
+    assert len(first) == len(second) == 1
+    assert len({*first.pop(), *second.pop()}) == 6
+
+
 def test_only_the_stfl_preset_shares_minibatches():
     shared = {
         name
@@ -404,6 +423,14 @@ def test_synthetic_rows_are_sampled_not_means():
     assert abs(np.corrcoef(noise, rows.reward)[0, 1]) < 0.7  # a draw of its own per output
 
 
+@pytest.mark.parametrize("draw", ["sample", "mean"])
+def test_only_the_reward_can_be_the_mean(draw):
+    rows, _ = World(elites=(2,), spread=0.05, dynamics__reward_draw=draw).roll()
+    assert 0.02 < (rows.next_obs - rows.obs)[:, 0].std() < 0.1
+    np.testing.assert_allclose(rows.reward, 2.0, atol=0.3 if draw == "sample" else 1e-6)
+    assert (rows.reward.std() > 0.02) == (draw == "sample")
+
+
 def test_non_finite_predictions_are_neither_stored_nor_continued():
     world = World(elites=(0, 1), rollouts__length=(0, 1, 3, 3))
     head = world.dynamics.ensemble.trunks[0].layers[-1].bias.at[1, 0].set(jnp.nan)
@@ -495,6 +522,61 @@ def test_streams_never_share_a_key():
         for counter in range(20)
     }
     assert len(data) == len(run_state.Stream) * 20
+
+
+def copy(state):
+    """The compiled steps take their state away."""
+    return jax.tree.map(lambda x: x.copy(), state)
+
+
+@pytest.fixture(scope="module")
+def at_work():
+    """A learner and a state that has seen a refit."""
+    learner, state = prepared()
+    return learner, learner.fit(state)[0]
+
+
+COUNTERS = {
+    "explore": lambda s: s.env_steps,
+    "act": lambda s: s.env_steps,
+    "fit": lambda s: s.dynamics.refits,
+    "learn": lambda s: s.learn_steps,
+}
+
+
+@pytest.mark.parametrize("step", COUNTERS)
+def test_no_moment_uses_the_key_of_another(at_work, step):
+    """The same state one count later draws differently; at the same count it draws the same."""
+    learner, state = at_work
+    later = eqx.tree_at(COUNTERS[step], state, COUNTERS[step](state) + 1)
+
+    def drawn(state):
+        given = (copy(state), np.ones(OBS, np.float32)) if step == "act" else (copy(state),)
+        result = getattr(learner, step)(*given)
+        return (
+            (result[0].agent, result[0].dynamics.ensemble) if step in ("fit", "learn") else result
+        )
+
+    assert equal_bits(drawn(state), drawn(state))
+    assert not equal_bits(drawn(state), drawn(later))
+
+
+def test_every_update_of_a_step_has_rows_and_noise_of_its_own(monkeypatch):
+    rows, keys, update = [], [], sac.update
+
+    def watched(agent, batch, key, config):
+        jax.debug.callback(lambda x: rows.append(np.asarray(x).tobytes()), batch.obs)
+        jax.debug.callback(lambda x: keys.append(np.asarray(x).tobytes()), jax.random.key_data(key))
+        return update(agent, batch, key, config)
+
+    monkeypatch.setattr(sac, "update", watched)
+    learner, state = prepared("sac", sac__updates_per_step=3)
+    for _ in range(2):
+        state, metrics = learner.learn(state)
+        jax.block_until_ready(metrics)
+    jax.effects_barrier()
+    assert len(set(rows)) == len(rows) == 6
+    assert len(set(keys)) == len(keys) == 6
 
 
 def test_observing_counts_ends_that_the_termination_function_missed():

@@ -77,6 +77,14 @@ def test_statuses_of_absent_damaged_and_killed_runs(runs):
     assert done["state"] == "done"
 
 
+def test_a_stopped_run_is_not_taken_for_a_failed_one(runs):
+    runs[0].write_status({**SAC, "state": "stopped", "message": "go on with ftfl resume"})
+    (stopped,) = read_statuses(runs[:1], over=True)
+    assert (stopped["state"], stopped["message"]) == ("stopped", "go on with ftfl resume")
+    assert "eta=" not in plain_line(stopped)
+    assert "eta=" in plain_line({**stopped, "state": "training", "eta_seconds": 5})
+
+
 class Tty(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -2,8 +2,8 @@
 
 import json
 import math
+import os
 import re
-import resource
 import subprocess
 import sys
 
@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from ftfl.errors import FtflError
+from ftfl.store import files, lines, metrics_file
+from ftfl.store.files import DiskError
 from ftfl.store.metrics import METRICS
 from ftfl.store.metrics_file import MetricsWriter, read_metrics, series
 
@@ -24,10 +26,15 @@ def write(path, *steps):
             writer.write(step, 2 * step, step / 4, {RETURN: float(step), LOSS: 0.5})
 
 
+AREAS = "train|env|eval|agent|model|rollout|sentinel|termination|time"
+
+
 def test_registry_is_well_formed():
     for name, metric in METRICS.items():
         assert metric.name == name
-        assert re.fullmatch(r"(train|eval|agent|model|rollout|termination|time)/[a-z0-9_]+", name)
+        assert re.fullmatch(
+            r"(train|env|eval|agent|model|rollout|sentinel|termination|time)/[a-z0-9_]+", name
+        )
         assert metric.unit
         assert metric.meaning.endswith(".")
         assert len(metric.meaning) > 20
@@ -143,32 +150,138 @@ def test_series_skips_records_without_the_metric(tmp_path):
     assert series(records, RETURN)[0].shape == (0,)
 
 
+# a disk that refuses ------------------------------------------------------------------------------
+
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from ftfl.errors import FtflError
 from ftfl.store.metrics_file import MetricsWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (150, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-writer = MetricsWriter(Path(sys.argv[1]))
-try:
-    for step in range(99):
-        writer.write(step, 0, 0.0, {"agent/critic_loss": 0.25})
-except FtflError as error:
-    print(error)
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+path = Path(sys.argv[1])
+with MetricsWriter(path) as writer:
+    for limit in (150, 300, hard):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        first = 20 * int(limit == 300) + 40 * int(limit == hard)
+        for step in range(first, first + 20):
+            writer.write(step, 0, 0.0, {"agent/critic_loss": 0.25})
+            assert path.read_bytes().endswith(b"}\\n"), "half a line"
+        writer.sync()
+        print(writer.pending, writer.problem)
 """
 
 
-def test_a_refused_write_leaves_no_half_line(tmp_path):
+def test_lines_wait_for_a_full_disk_to_have_room_and_keep_their_order(tmp_path):
     path = tmp_path / "metrics.jsonl"
     result = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(path)],
         env={"PYTHONPATH": ":".join(p for p in sys.path if p)},
         capture_output=True,
         text=True,
-        check=True,
     )
-    assert "cannot write metrics to" in result.stdout
-    assert path.read_bytes().endswith(b"}\n")
-    assert len(read_metrics(path)) == path.read_bytes().count(b"\n") > 0
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 150
+    assert result.returncode == 0, result.stderr
+    first, second, third = result.stdout.splitlines()
+    problem = rf"cannot write metrics to {re.escape(str(path))}: File too large; \d+ lines wait in"
+    assert re.fullmatch(rf"\d+ {problem} memory\.", first)
+    assert int(first.split()[0]) < int(second.split()[0])
+    assert third.strip() == "0"
+    assert [r["env_steps"] for r in read_metrics(path)] == list(range(60))
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """Calling it fills the disk or gives room again."""
+    state = {"full": False, "part": b""}
+
+    def append(file, line):
+        if state["full"]:
+            file.write(state["part"])  # and cannot cut it off again
+            raise OSError(28, "No space left on device")
+        lines.append(file, line)
+
+    monkeypatch.setattr(metrics_file, "append", append)
+
+    def switch(on, part=b""):
+        state.update(full=on, part=part)
+
+    return switch
+
+
+def test_what_a_failed_write_leaves_is_cut_off_even_if_that_failed_too(tmp_path, full):
+    path = tmp_path / "metrics.jsonl"
+    with MetricsWriter(path) as writer:
+        writer.write(1, 0, 0.0, {})
+        for part in (b'{"env_st', b'{"env_steps": 2, "updates": 0, "seconds": 0.0}'):
+            full(True, part)
+            writer.write(2, 0, 0.0, {})
+        full(False)
+        writer.write(3, 0, 0.0, {})
+    assert [r["env_steps"] for r in read_metrics(path)] == [1, 2, 2, 3]
+
+
+def test_only_so_many_lines_wait_and_the_newest_are_lost_and_counted(tmp_path, full, monkeypatch):
+    monkeypatch.setattr(metrics_file, "_MOST_WAITING", 3)
+    with MetricsWriter(tmp_path / "metrics.jsonl") as writer:
+        full(True)
+        for step in range(5):
+            writer.write(step, 0, 0.0, {})
+        assert (writer.pending, writer.dropped) == (3, 2)
+        assert "3 lines wait in memory, and 2 newer ones are lost." in writer.problem
+        full(False)
+        writer.write(9, 0, 0.0, {})
+        assert (writer.pending, writer.problem) == (0, "")
+    assert [r["env_steps"] for r in read_metrics(tmp_path / "metrics.jsonl")] == [0, 1, 2, 9]
+
+
+def test_waiting_lines_are_tried_by_sync_and_close_and_shortened_like_the_file(tmp_path, full):
+    path = tmp_path / "metrics.jsonl"
+    writer = MetricsWriter(path)
+    writer.write(10, 0, 0.0, {})
+    writer.write(20, 0, 0.0, {})
+    full(True)
+    for step in (30, 40, 50):
+        writer.write(step, 0, 0.0, {})
+    assert writer.truncate_after(40) == 1
+    assert writer.pending == 2
+    assert writer.truncate_after(10) == 3
+    assert writer.pending == 0
+    writer.write(15, 0, 0.0, {})
+    full(False)
+    writer.sync()
+    assert [r["env_steps"] for r in read_metrics(path)] == [10, 15]
+    full(True)
+    writer.write(16, 0, 0.0, {})
+    full(False)
+    writer.close()
+    assert [r["env_steps"] for r in read_metrics(path)] == [10, 15, 16]
+
+
+def test_lines_that_still_wait_at_the_end_are_an_error_but_never_hide_another(
+    tmp_path, full, caplog
+):
+    full(True)
+    writer = MetricsWriter(tmp_path / "a")
+    writer.write(1, 0, 0.0, {})
+    with pytest.raises(DiskError, match=r"1 metrics are lost: .*No space left on device"):
+        writer.close()
+    writer.close()
+    with pytest.raises(FtflError, match="unknown metric"), MetricsWriter(tmp_path / "b") as writer:
+        [writer.write(1, 0, 0.0, values) for values in ({}, {"what ended the run": 1.0})]
+    assert "1 metrics are lost" in caplog.text
+
+
+def test_a_disk_that_does_not_confirm_is_an_error_of_the_disk(tmp_path, monkeypatch):
+    def refuse(_):
+        raise OSError(5, "Input/output error")
+
+    with MetricsWriter(tmp_path / "metrics.jsonl") as writer:
+        writer.write(10, 0, 0.0, {})
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", refuse)
+            patch.setattr(files, "_PAUSE_SECONDS", 0)
+            with pytest.raises(DiskError, match=r"cannot force .* to disk: Input/output error"):
+                writer.sync()
+            with pytest.raises(DiskError, match=r"cannot shorten .*: Input/output error"):
+                writer.truncate_after(0)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.jsonl"]
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 1

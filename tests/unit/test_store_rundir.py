@@ -1,10 +1,14 @@
 """Run directories: taken or unwritable places refused, status replaced whole, one writer."""
 
+import fcntl
+import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
+import textwrap
 import threading
 from pathlib import Path
 
@@ -12,7 +16,8 @@ import numpy as np
 import pytest
 
 from ftfl.errors import FtflError
-from ftfl.store import provenance
+from ftfl.store import lines, provenance
+from ftfl.store.files import DiskError
 from ftfl.store.metrics_file import read_metrics
 from ftfl.store.rundir import STATES, STATUS_FIELDS, RunDir
 
@@ -132,25 +137,136 @@ def test_a_status_that_cannot_be_written_does_not_end_the_run(tmp_path, monkeypa
     assert run.read_status() == {"state": "training"}
 
 
+def test_history_and_faults_are_lines_that_survive_a_torn_end(tmp_path, caplog):
+    run = make(tmp_path / "run")
+    assert (run.read_history(), run.read_faults()) == ([], [])
+    run.append_history({"event": "started", "seconds": np.float64(0.5), "path": Path("a")})
+    run.append_history({"event": "resumed"})
+    run.append_fault({"reward": math.nan})
+    assert run.read_faults() == [{"reward": None}]
+    whole = run.history_path.read_bytes()
+    assert whole.count(b"\n") == 2
+    run.history_path.write_bytes(whole[:-3])
+    assert run.read_history() == [{"event": "started", "seconds": 0.5, "path": "a"}]
+    assert "dropped the torn last line 2" in caplog.text
+    run.append_history({"event": "resumed again"})
+    assert [entry["event"] for entry in run.read_history()] == ["started", "resumed again"]
+    run.history_path.write_bytes(b"{\n" + whole)
+    with pytest.raises(FtflError, match=r"history\.jsonl is damaged at line 1"):
+        run.read_history()
+    with pytest.raises(FtflError, match="cannot be stored as JSON"):
+        run.append_fault({"env": print})
+
+
+def test_a_line_of_history_is_forced_to_disk_or_refused_whole(tmp_path, monkeypatch):
+    run = make(tmp_path / "run")
+    synced = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda number: synced.append(os.fstat(number).st_ino))
+        run.append_history({"event": "started"})
+        run.append_history({"event": "resumed"})
+    file, folder = run.history_path.stat().st_ino, run.path.stat().st_ino
+    assert synced == [file, folder, file]
+
+    class HalfFull(io.FileIO):
+        def write(self, data):
+            super().write(bytes(data)[:7])
+            raise OSError(28, "No space left on device")
+
+    before = run.history_path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(lines, "open_to_append", lambda path: HalfFull(path, "a"))
+        with pytest.raises(DiskError, match=r"cannot write to .*history\.jsonl: No space left on"):
+            run.append_history({"event": "resumed"})
+    assert run.history_path.read_bytes() == before
+
+
+def script(text, *arguments, **kwargs):
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(text), *map(str, arguments)],
+        env={"PYTHONPATH": ":".join(p for p in sys.path if p)},
+        stdout=subprocess.PIPE,
+        text=True,
+        **kwargs,
+    )
+
+
+HOLD = """
+    import sys, time
+    from pathlib import Path
+    from ftfl.store.rundir import RunDir
+    with RunDir(Path(sys.argv[1])).lock():
+        print("held", flush=True)
+        time.sleep(600)
+"""
+
+
 def test_one_writer_per_run_and_a_dead_one_frees_it(tmp_path):
     run = make(tmp_path / "run")
-    with (
-        run.lock(),
-        pytest.raises(FtflError, match=f"in use by process {os.getpid()} on "),
-        run.lock(),
-    ):
-        pass
-    code = (
-        "import os, sys; from pathlib import Path; from ftfl.store.rundir import RunDir\n"
-        "with RunDir(Path(sys.argv[1])).lock(): os.kill(os.getpid(), 9)"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code, str(run.path)],
-        env={"PYTHONPATH": ":".join(p for p in sys.path if p)},
-    )
-    assert result.returncode == -9
+    run.require_free()
+    holder = script(HOLD, run.path)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        owner = rf"process {holder.pid} on \S+ since \d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00"
+        sentence = rf"run directory {re.escape(str(run.path))} is in use by {owner}: wait until it"
+        with pytest.raises(FtflError, match=rf"^{sentence} ends\.$"), run.lock():
+            pass
+        with pytest.raises(FtflError, match=rf"^{sentence} ends\.$"):
+            run.require_free()
+    finally:
+        holder.kill()
+        holder.communicate()
+    run.require_free()
     with run.lock():
         assert (run.path / ".lock").read_text().startswith(f"process {os.getpid()} ")
+        with pytest.raises(FtflError, match=f"in use by process {os.getpid()} on "), run.lock():
+            pass
+
+
+def test_a_second_process_ends_with_one_sentence(tmp_path):
+    run = make(tmp_path / "run")
+    with run.lock():
+        second = script(HOLD, run.path, stderr=subprocess.PIPE)
+        _, errors = second.communicate(timeout=60)
+    assert second.returncode == 1
+    assert f"is in use by process {os.getpid()} on " in errors.splitlines()[-1]
+
+
+def test_a_lock_copied_along_with_a_run_locks_nothing_and_its_text_is_harmless(tmp_path):
+    run = make(tmp_path / "run")
+    (run.path / ".lock").write_text("process 1 on elsewhere\x1b[2J\nsecond line\n" * 99)
+    run.require_free()
+    descriptor = os.open(run.path / ".lock", os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with pytest.raises(FtflError, match="in use by process 1 on elsewhere") as caught:
+            run.require_free()
+    finally:
+        os.close(descriptor)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+
+
+def test_a_full_disk_costs_the_name_of_the_owner_and_not_the_lock(tmp_path):
+    run = make(tmp_path / "run")
+    text = """
+        import resource, signal, sys
+        from pathlib import Path
+        from ftfl.errors import FtflError
+        from ftfl.store.rundir import RunDir
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        run = RunDir(Path(sys.argv[1]))
+        try:
+            with run.lock():
+                print("held", flush=True)
+                run.require_free()
+        except FtflError as error:
+            print(error)
+    """
+    held, refusal = script(text, run.path).communicate(timeout=60)[0].splitlines()
+    assert held == "held"
+    assert refusal.endswith("is in use by another process: wait until it ends.")
 
 
 def test_provenance_is_complete_json(monkeypatch):

@@ -1,12 +1,17 @@
 """Units, cells and seeds: what may differ between two runs, and what must not by a single bit."""
 
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ftfl import config as cfg
 from ftfl import presets
 from ftfl.envs.make import make_env
+from ftfl.errors import FtflError
+from ftfl.training import sentinels
 from ftfl.training import state as run_state
 from ftfl.training.evaluate import episode_seed
 from ftfl.training.learn import make_learner
@@ -116,6 +121,19 @@ def test_the_same_run_twice_is_the_same_bits(runs):
     assert equal_bits(first, again)
 
 
+@pytest.mark.parametrize("algo", ["sac", "ftfl"])
+def test_sentinels_change_no_bit_of_what_is_learned(runs, algo, monkeypatch):
+    _, watched = runs(algo)
+    monkeypatch.setattr(sentinels, "is_bad", lambda batch: jnp.zeros(2, bool))
+    for name in ("see_rewards", "check_refit", "check_rollouts", "check_updates"):
+        monkeypatch.setattr(sentinels, name, lambda alarms, *_: alarms)
+    monkeypatch.setattr(sentinels, "metrics", lambda *_: {})
+    config = tiny(algo, rollouts__length=(45, 80, 1, 3))
+    _, blind = drive(config, config.warmup_steps + LEARN_STEPS)
+    assert float(blind.alarms.largest_reward) == 0.0 < float(watched.alarms.largest_reward)
+    assert equal_bits(dataclasses.replace(blind, alarms=watched.alarms), watched)
+
+
 def test_evaluating_changes_nothing_of_the_run(runs):
     learner, state = runs("ftfl")
     before = jax.tree.map(lambda x: x.copy(), state)
@@ -153,5 +171,5 @@ def test_target_and_scale_apply_to_every_preset(algo, target, scale):
 
 
 def test_a_model_free_preset_has_no_cell():
-    with pytest.raises(presets.cfg.FtflError, match="no dynamics"):
+    with pytest.raises(FtflError, match="no dynamics"):
         presets.build("gym/Hopper-v5", "sac", changes={"dynamics.scale": "unit"})

@@ -11,6 +11,8 @@ from ftfl.errors import FtflError, unknown
 VERBS: dict[str, str] = {
     "demo": "watch SAC, MBPO and FTFL learn side by side, and read why they differ (minutes)",
     "train": "train an algorithm on a task, one process per seed",
+    "resume": "go on with runs that were stopped, killed or failed",
+    "fork": "start a new run from a checkpoint with something changed",
     "eval": "play a trained policy; write a video",
     "export": "write a policy that runs on NumPy alone",
     "report": "make one report.html from any set of runs",

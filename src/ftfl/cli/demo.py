@@ -13,7 +13,7 @@ import numpy as np
 
 from ftfl import presets
 from ftfl.cli.options import Parser, whole_number
-from ftfl.cli.train import train
+from ftfl.cli.running import finish, train
 from ftfl.config import Config
 from ftfl.report.curves import load_arms
 from ftfl.report.figures import learning_curves, metric_curves
@@ -78,6 +78,8 @@ def run(argv: Sequence[str]) -> int:
             paths.append(folder / arm.folder / f"seed_{seed}")
     run_dirs = workers.prepare(configs, paths, ["ftfl", "demo", *argv])
     statuses = train(run_dirs, configs, None, False, out)
+    if any(status["state"] == "stopped" for status in statuses):
+        return finish(run_dirs, statuses, args.json, out)
 
     groups = {arm.label: [d for d in run_dirs if d.path.parent.name == arm.folder] for arm in ARMS}
     outcome = {label: measure(runs) for label, runs in groups.items()}

@@ -25,9 +25,10 @@ from ftfl.errors import FtflError
 DESCRIPTION = """Check versions, JAX, cores, memory, disk and rendering of this machine and, with a
 TASK, an environment: spaces, determinism, throughput (agent steps per second), termination.
 
-A task is stepped about 1,100 times with random actions: not for hardware that must not move at
-random. Every line is ok, a note (something works less well) or a problem (exit status 1), with
-what to do about it."""
+A task is stepped about 1,250 times with random actions: not for hardware that must not move at
+random. It is looked at in a process of its own, which may hang (a step or reset of more than 10
+seconds) or die. Every line is ok, a note (something works less well) or a problem (exit status 1),
+with what to do about it."""
 
 PACKAGES = ("jax", "jaxlib", "numpy", "equinox", "optax", "mujoco", "dm-control", "gymnasium")
 EXTRAS = {
@@ -36,6 +37,7 @@ EXTRAS = {
 }
 """Modules by the extra of ftfl that brings them."""
 PYTHONS = ((3, 11), (3, 13))
+TASK_SECONDS = 10.0
 _GIB = 2**30
 _MISSING = "not installed"
 _JAX_SECONDS = 120
@@ -274,7 +276,6 @@ def environment(task: str) -> Iterator[Row]:
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the rows say it better
-        checks = check_env(task)
+        checks = check_env(task, TASK_SECONDS)
     for check in checks:
-        status = "ok" if check.ok else "problem"
-        yield Row(check.name, status, check.detail, "" if check.ok else check.fix)
+        yield Row(check.name, check.status, check.detail, check.fix)

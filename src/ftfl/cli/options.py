@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from ftfl import config as cfg
 from ftfl.config import Config
-from ftfl.errors import FtflError
+from ftfl.errors import FtflError, unknown
 
 NOT_OPTIONS = frozenset({"algo", "profile", "task.name", "seed"})
 """Fields that have an argument of their own."""
@@ -104,6 +104,27 @@ def add_config_options(parser: argparse.ArgumentParser, config: Config) -> None:
 def changes(namespace: argparse.Namespace) -> dict[str, Any]:
     """Dotted fields the user set, with their values."""
     return {k: v for k, v in vars(namespace).items() if k in fields() and v is not _UNSET}
+
+
+def parse_value(name: str, text: str) -> Any:
+    """The value that ``text`` is for the configuration field ``name``; lists by commas.
+
+    Raises:
+        FtflError: no such field, or the text is not of its type.
+    """
+    known = fields()
+    if name not in known:
+        raise unknown("configuration field", name, known)
+    hint = _optional(known[name].hint)
+    optional = hint is not known[name].hint
+    try:
+        if hint is bool:
+            return {"true": True, "false": False}[text.lower()]
+        if typing.get_origin(hint) is tuple:
+            return [_parser(typing.get_args(hint)[0])(part) for part in text.split(",")]
+        return _parser(hint if hint in (int, float) else str, optional)(text)
+    except (ValueError, KeyError) as error:
+        raise FtflError(f"{name} was given as {text!r}, which is not a value of it.") from error
 
 
 _UNSET = argparse.SUPPRESS

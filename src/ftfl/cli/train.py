@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ftfl import presets
-from ftfl.cli.options import Parser, add_config_options, at_least, changes, whole_number
-from ftfl.config import Config
+from ftfl.cli.options import Parser, add_config_options, changes, whole_number
+from ftfl.cli.running import add_process_options, finish, train
+from ftfl.config import FREE, Config
 from ftfl.errors import FtflError
-from ftfl.sinks.console import watch
-from ftfl.store.rundir import RunDir, task_folder
+from ftfl.store.rundir import task_folder
 from ftfl.training import workers
 
 _LONGEST_NAME = 80
@@ -71,37 +69,7 @@ def run(argv: Sequence[str]) -> int:
         return 0
     run_dirs = workers.prepare(configs, paths, ["ftfl", "train", *argv])
     statuses = train(run_dirs, configs, args.jobs, args.tensorboard, out)
-    _finish(run_dirs, statuses, args.json, out)
-    return 0 if all(s["state"] == "done" for s in statuses) else 1
-
-
-def train(
-    run_dirs: Sequence[RunDir],
-    configs: Sequence[Config],
-    jobs: int | None,
-    tensorboard: bool,
-    out: Any,
-) -> list[dict[str, Any]]:
-    """Run all of them as processes under one live table; their last statuses."""
-    pool = workers.Pool(jobs, tensorboard)
-    for run_dir, config in zip(run_dirs, configs, strict=True):
-        pool.submit(run_dir, config)
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    # A closed terminal or a scheduler's SIGTERM must not leave children training on.
-    before = {s: signal.signal(s, interrupt) for s in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        return watch(run_dirs, pool.poll, out)
-    except KeyboardInterrupt:
-        places = ", ".join(str(run_dir.path) for run_dir in run_dirs)
-        print(f"stopped; what was written stays in {places}", file=sys.stderr)
-        raise
-    finally:
-        pool.stop()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return finish(run_dirs, statuses, args.json, out)
 
 
 def _arguments(description: str, add_help: bool) -> Parser:
@@ -119,14 +87,7 @@ def _arguments(description: str, add_help: bool) -> Parser:
     )  # fmt: skip
     parser.add_argument("--out", default="runs", help="folder the runs go to [runs]")
     parser.add_argument("--name", help="folder name instead of the preset's, for variants")
-    parser.add_argument(
-        "--jobs", type=at_least(1), metavar="N", help="processes at once [one per core]"
-    )
-    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard files")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="check everything, print the plan, train nothing"
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout at the end")
+    add_process_options(parser)
     return parser
 
 
@@ -146,7 +107,7 @@ def _variant(algo: str, asked: Mapping[str, Any]) -> str:
     """The preset's name and what was changed of it: variants never share a folder by accident."""
     parts = [algo]
     for name, value in asked.items():
-        if name.startswith(("sac.", "dynamics.", "rollouts.", "task.")):
+        if name.startswith(("sac.", "dynamics.", "rollouts.", "task.")) and name not in FREE:
             shown = "x".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
             leaf = name.rpartition(".")[2]
             parts.append(f"{leaf}={shown}".replace("/", "_").replace(":", "_"))
@@ -154,28 +115,3 @@ def _variant(algo: str, asked: Mapping[str, Any]) -> str:
     if len(label) > _LONGEST_NAME:
         return f"{algo}+{hashlib.sha256(label.encode()).hexdigest()[:8]}"
     return label
-
-
-def _finish(
-    run_dirs: Sequence[RunDir], statuses: Sequence[dict[str, Any]], as_json: bool, out: Any
-) -> None:
-    for status in statuses:
-        if status["state"] != "done":
-            print(f"seed {status['seed']} failed: {status.get('message', '')}", file=sys.stderr)
-    where = run_dirs[0].path.parent
-    print(f"results: {where}", file=out)
-    done = [d.path for d, s in zip(run_dirs, statuses, strict=True) if s["state"] == "done"]
-    if done:
-        print(f"next: ftfl eval {done[0]} --video out.mp4   ftfl report {where}/*", file=out)
-    if as_json:
-        runs = [
-            {
-                "path": str(d.path),
-                "seed": s["seed"],
-                "state": s["state"],
-                "last_return": s.get("last_return"),
-                "seconds": s.get("seconds"),
-            }
-            for d, s in zip(run_dirs, statuses, strict=True)
-        ]
-        print(json.dumps({"runs": runs}))

@@ -1,4 +1,4 @@
-"""What a run is (``fields``, ``rollouts``), and what can be done with it as data (``convert``)."""
+"""What a run is (``fields``, ``rollouts``), as data (``convert``), what may change (``resume``)."""
 
 from ftfl.config.convert import content_hash, difference, flatten, from_dict, replace, to_dict
 from ftfl.config.fields import (
@@ -9,9 +9,12 @@ from ftfl.config.fields import (
     Target,
     TaskConfig,
 )
+from ftfl.config.resume import EXTENDABLE, FREE, resume_class, resumed
 from ftfl.config.rollouts import RolloutConfig, ScreenConfig
 
 __all__ = [
+    "EXTENDABLE",
+    "FREE",
     "Config",
     "DynamicsConfig",
     "RolloutConfig",
@@ -25,5 +28,7 @@ __all__ = [
     "flatten",
     "from_dict",
     "replace",
+    "resume_class",
+    "resumed",
     "to_dict",
 ]

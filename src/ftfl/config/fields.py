@@ -221,7 +221,7 @@ class Config:
     episode; one more stops the run."""
     on_divergence: Literal["stop", "roll_back", "continue"] = "stop"
     """When a loss or a parameter is no longer finite: stop, go back to the last good checkpoint
-    with fresh randomness, or go on regardless."""
+    with fresh randomness, or go on for as long as the policy's actions are finite."""
     on_full_disk: Literal["continue", "stop"] = "continue"
     """When a checkpoint cannot be written: train on and try again at the next one, or stop."""
     sac: SacConfig = field(default_factory=SacConfig)

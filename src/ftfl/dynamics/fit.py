@@ -23,6 +23,7 @@ from ftfl.dynamics.elites import choose_elites
 from ftfl.dynamics.ensemble import Ensemble
 from ftfl.dynamics.holdout import holdout_report, holdout_score
 from ftfl.dynamics.predict import DynamicsState
+from ftfl.dynamics.renew import find_broken, per_member, renew
 from ftfl.dynamics.targets import (
     Statistics,
     floor_shift,
@@ -145,11 +146,15 @@ def fit(
         trained, score = p.best, p.best_score
     else:
         trained, score = p.ensemble, p.score
+    broken = find_broken(p.optimiser)
+    score = jnp.where(broken.members, jnp.inf, score)
+    elites = choose_elites(score, config.elites)
+    trained, optimiser = renew(trained, p.optimiser, broken, ensemble, elites[0])
     fitted = DynamicsState(
         ensemble=trained,
-        optimiser=p.optimiser,
+        optimiser=optimiser,
         statistics=statistics,
-        elites=choose_elites(score, config.elites),
+        elites=elites,
         updates=state.updates + p.updates,
         refits=state.refits + 1,
     )
@@ -157,6 +162,9 @@ def fit(
     return fitted, metrics | {
         "model/train_loss_nats": p.loss,
         "model/updates_count": fitted.updates.astype(jnp.float32),
+        "model/dead_members_count": jnp.sum(~jnp.isfinite(score), dtype=jnp.float32),
+        "model/renewed_members_count": jnp.sum(broken.members, dtype=jnp.float32),
+        "model/renewed_shared_count": broken.shared.astype(jnp.float32),
     }
 
 
@@ -218,8 +226,5 @@ def _update(
 
 def _per_member(better: Bool[Array, "E"], new: Ensemble, old: Ensemble) -> Ensemble:
     """The new members that got better, and the old ones that did not; all else stays new."""
-
-    def choose(a: Array, b: Array) -> Array:
-        return jnp.where(better.reshape(-1, *([1] * (a.ndim - 1))), a, b)
-
-    return eqx.tree_at(lambda e: e.trunks, new, jax.tree.map(choose, new.trunks, old.trunks))
+    trunks = per_member(better, new.trunks, old.trunks)
+    return eqx.tree_at(lambda e: e.trunks, new, trunks)

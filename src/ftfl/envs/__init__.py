@@ -1,6 +1,7 @@
 """Environments: one way in for DeepMind Control, Gymnasium and your own."""
 
-from ftfl.envs.guard import EnvFault, Guarded
+from ftfl.envs.faults import EnvFault
+from ftfl.envs.guard import Guarded
 from ftfl.envs.make import list_tasks, make_env
 from ftfl.envs.spec import Environment, EnvSpec, require_termination
 

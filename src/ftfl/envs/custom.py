@@ -18,25 +18,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ftfl.envs.faults import in_a_line, shown
 from ftfl.envs.gym import GymEnvironment, find_attribute
+from ftfl.envs.physics import listen_to_mujoco
 from ftfl.errors import FtflError, unknown
 from ftfl.termination import never
-
-_IMPORT_ERRORS = (
-    ImportError,
-    SyntaxError,
-    NameError,
-    AttributeError,
-    TypeError,
-    ValueError,
-    OSError,
-    RuntimeError,
-)
 
 
 def load_custom(task: str) -> GymEnvironment:
     """Import the module, call the function, check what it returns."""
-    env = _factory(task)()
+    listen_to_mujoco()  # before it is made: its XML may make MuJoCo warn
+    factory = _factory(task)
+    try:
+        env = factory()
+    except Exception as error:
+        raise FtflError(f"{task} cannot be made: it raised {in_a_line(error)}.") from error
     for name in ("reset", "step", "observation_space", "action_space"):
         if find_attribute(env, name) is None:
             raise FtflError(
@@ -47,8 +43,8 @@ def load_custom(task: str) -> GymEnvironment:
     ending = find_attribute(env, "termination_fn")
     if not (ending is None or callable(ending) or ending in ("never", "learned")):
         raise FtflError(
-            f"{task} has termination_fn = {ending!r}; allowed are a JAX function (obs, action, "
-            "next_obs) -> bool, 'never' or 'learned'."
+            f"{task} has termination_fn = {shown(ending)}; allowed are a JAX function "
+            "(obs, action, next_obs) -> bool, 'never' or 'learned'."
         )
     reward_fn = find_attribute(env, "reward_fn")
     adapter = GymEnvironment(
@@ -74,9 +70,9 @@ def _factory(task: str) -> Callable[[], Any]:
         sys.path.insert(0, here)  # as `python -m` does, and it stays for imports made later
     try:
         module = importlib.import_module(module_name)
-    except _IMPORT_ERRORS as error:
+    except (Exception, SystemExit) as error:
         raise FtflError(
-            f"{task}: importing {module_name} failed with {type(error).__name__}: {error}; the "
+            f"{task}: importing {module_name} failed with {in_a_line(error)}; the "
             "module must be installed or lie below the current directory."
         ) from error
     if not hasattr(module, attribute):
@@ -113,10 +109,10 @@ def _require_traceable(adapter: GymEnvironment, name: str, fn: Any, dtype: Any) 
     action = jax.ShapeDtypeStruct((batch, spec.act_dim), jnp.float32)
     try:
         result = jax.eval_shape(fn, obs, action, obs)
-    except (TypeError, ValueError, IndexError, AttributeError) as error:
-        first_line = str(error).partition("\n")[0]
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0].rstrip('.')}"
         raise FtflError(
-            f"{spec.task}: {name} cannot be traced by JAX ({first_line}); write it with jax.numpy "
+            f"{spec.task}: {name} cannot be traced by JAX ({reason}); write it with jax.numpy "
             "on batches of shape (..., O), without if and float(), and in a class body wrap it in "
             "staticmethod."
         ) from error

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ftfl.envs.faults import Violation
 from ftfl.envs.physics import (
     LOAD_ERRORS,
     RENDER_ERRORS,
@@ -87,14 +88,14 @@ class DmcEnvironment:
         try:
             return self._flatten(self._env.reset().observation)
         except self._physics_error as error:
-            raise FtflError(str(error).strip()) from error
+            raise Violation("simulator", " ".join(str(error).split())) from error
 
     def step(self, action: np.ndarray) -> Step:
         """Advance one control step; discount 0 is a termination, the end of time is not."""
         try:
             moment = self._env.step(self._range.to_env(action))
         except self._physics_error as error:
-            raise FtflError(str(error).strip()) from error
+            raise Violation("simulator", " ".join(str(error).split())) from error
         last = moment.last()
         terminated = last and moment.discount == 0
         obs = self._flatten(moment.observation)

@@ -1,4 +1,4 @@
-"""Nothing non-finite and no false physics gets past this wrapper.
+"""Nothing non-finite and no false physics gets past this wrapper, and no exception but its own.
 
 MuJoCo answers a diverged simulation by resetting itself: the observation and the reward stay
 finite, the episode goes on, and a teleport enters the replay buffer. Only its warning counters
@@ -7,15 +7,24 @@ tell, so they are read after every step.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, runtime_checkable
+import logging
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from ftfl.envs.faults import NEEDS_RESTART, Cause, EnvFault, Violation, as_violation, in_a_line
 from ftfl.envs.spec import EnvSpec
 from ftfl.errors import FtflError
 from ftfl.types import Step
 
-Cause = Literal["action", "observation", "reward", "simulator"]
+__all__ = ["Adapter", "EnvFault", "Guarded"]
+
+_LARGEST = float(np.finfo(np.float32).max)
+SUSPICIOUS = 1e6
+"""A reward this many times the usual one is finite, and hardly meant."""
+_USUAL_AFTER = 100
+_log = logging.getLogger(__name__)
 
 
 @runtime_checkable  # tests check annotations at run time
@@ -34,44 +43,41 @@ class Adapter(Protocol):
         ...
 
 
-class EnvFault(FtflError):
-    """The environment (or the action sent to it) broke its contract; the transition is void."""
-
-    def __init__(
-        self, task: str, cause: Cause, what: str, seed: int, step: int, action: np.ndarray | None
-    ):
-        self.cause, self.seed, self.step, self.action = cause, seed, step, action
-        where, history = "reset", f"reset(seed={seed})"
-        if action is not None:
-            where = f"step {step} of the episode"
-            history += f" and the same {step} actions, the last {np.asarray(action).tolist()}"
-        super().__init__(f"{task}: {what} (at {where}; to reproduce: {history}).")
-
-
 class Guarded:
     """An environment whose actions, observations, rewards and physics are checked at each step.
 
-    ``clipped_actions`` counts the steps whose action had to be clipped into [-1, 1].
+    Whatever goes wrong in ``reset`` or ``step`` is an `EnvFault` and leaves no transition; only
+    ``reset`` is allowed then, and makes the environment anew if its inner state cannot be trusted
+    any more (it raised, hung or died). ``clipped_actions`` counts the steps whose action
+    had to be clipped into [-1, 1], ``suspicious_rewards`` those that paid more than a million
+    times the mean so far (of absolute rewards, after 100 steps); both are kept in a restart.
     """
 
-    def __init__(self, inner: Adapter):
-        self.inner = inner
-        self.spec = inner.spec
+    def __init__(self, make: Callable[[], Adapter], inner: Adapter | None = None):
+        """Guard ``inner``, or what ``make`` makes; ``make`` is called again by `restart`."""
+        self._make = make
+        self.inner: Adapter = make() if inner is None else inner
+        self.spec = self.inner.spec
         self.clipped_actions = 0
+        self.suspicious_rewards = 0
         self._seed = 0
         self._steps = 0
         self._running = False
+        self._broken = False
+        self._rewards, self._usual = 0, 0.0  # how many, and the mean of their absolute values
 
     def reset(self, seed: int) -> np.ndarray:
         """Start the episode that ``seed`` names."""
         seed = int(seed)
         if not 0 <= seed < 2**32:
             raise FtflError(f"seed {seed} is out of range: an episode seed is in [0, 2**32).")
+        if self._broken:
+            self.restart()
         self._seed, self._steps, self._running = seed, 0, False
         try:
             obs = self.inner.reset(seed)
-        except FtflError as error:
-            raise self._fault("simulator", str(error), None) from error
+        except Exception as error:
+            raise self._violated(as_violation(error, "reset"), None) from error
         self._check_obs(obs, None)
         self._check_simulator(None)
         self._running = True
@@ -86,24 +92,51 @@ class Guarded:
         action = self._checked_action(action)
         try:
             result = self.inner.step(action)
-        except FtflError as error:
-            raise self._fault("simulator", str(error), action) from error
+        except Exception as error:
+            raise self._violated(as_violation(error, "step"), action) from error
         self._check_simulator(action)
         self._check_obs(result.obs, action)
-        # Replay holds float32: what overflows there is as bad as NaN.
-        if not abs(result.reward) <= np.finfo(np.float32).max:
-            raise self._fault("reward", f"the reward is {result.reward}", action)
+        self._check_reward(result.reward, action)
         self._running = not (result.terminated or result.truncated)
         return result
 
     def render(self) -> np.ndarray:
-        """Return the current picture."""
-        return self.inner.render()
+        """Return the current picture; raises FtflError where none can be drawn."""
+        try:
+            return self.inner.render()
+        except FtflError:
+            raise
+        except Exception as error:
+            raise FtflError(f"no picture of {self.spec.task}: {in_a_line(error)}.") from error
 
     def close(self) -> None:
-        """Give back windows and contexts."""
+        """Give back windows and contexts; an environment that cannot is reported, not raised."""
         self._running = False
-        self.inner.close()
+        try:
+            self.inner.close()
+        except Exception as error:  # noqa: BLE001 - what was learned must not be lost with it
+            _log.warning("%s: close raised %s", self.spec.task, in_a_line(error))
+
+    def restart(self) -> None:
+        """Close the environment and make it anew; `reset` comes next.
+
+        Raises:
+            FtflError: it cannot be made again, or has other spaces now.
+        """
+        self.close()
+        try:
+            self.inner = self._make()
+        except FtflError as error:
+            reason = str(error).rstrip(".")
+            raise FtflError(f"{self.spec.task} cannot be restarted: {reason}.") from error
+        self._broken = False
+        before, now = self.spec, self.inner.spec
+        if (before.obs_names, before.act_dim) != (now.obs_names, now.act_dim):
+            raise FtflError(
+                f"{before.task} cannot be restarted: made anew, it has {now.obs_dim} observations "
+                f"and {now.act_dim} actions, before it had {before.obs_dim} and {before.act_dim} "
+                "(or they have other names); its spaces must not change."
+            )
 
     def _checked_action(self, action: np.ndarray) -> np.ndarray:
         action = np.asarray(action, np.float32)
@@ -119,11 +152,22 @@ class Guarded:
     def _check_obs(self, obs: np.ndarray, action: np.ndarray | None) -> None:
         if obs.shape != (self.spec.obs_dim,):
             what = f"the observation has shape {obs.shape}, declared is ({self.spec.obs_dim},)"
-            raise self._fault("observation", what, action)
+            raise self._fault("contract", what, action)
         finite = np.isfinite(obs)
         if not finite.all():
             names = [self.spec.obs_names[i] for i in np.flatnonzero(~finite)[:5]]
             raise self._fault("observation", f"not finite: {', '.join(names)}", action)
+
+    def _check_reward(self, reward: float, action: np.ndarray) -> None:
+        size = abs(reward)
+        # Replay holds float32: what overflows there is as bad as NaN.
+        if not size <= _LARGEST:
+            raise self._fault("reward", f"the reward is {reward}", action)
+        if self._rewards >= _USUAL_AFTER and size > SUSPICIOUS * self._usual > 0:
+            self.suspicious_rewards += 1
+            return  # and does not count as usual
+        self._rewards += 1
+        self._usual += (size - self._usual) / self._rewards
 
     def _check_simulator(self, action: np.ndarray | None) -> None:
         counts = self.inner.simulator_warnings()
@@ -134,5 +178,11 @@ class Guarded:
         what = f"MuJoCo warned {warning_names(counts)}: the simulated state is not valid"
         raise self._fault("simulator", what, action)
 
-    def _fault(self, cause: Cause, what: str, action: np.ndarray | None) -> EnvFault:
-        return EnvFault(self.spec.task, cause, what, self._seed, self._steps, action)
+    def _violated(self, violation: Violation, action: np.ndarray | None) -> EnvFault:
+        return self._fault(violation.cause, str(violation), action, violation.details)
+
+    def _fault(
+        self, cause: Cause, what: str, action: np.ndarray | None, details: str = ""
+    ) -> EnvFault:
+        self._broken = self._broken or cause in NEEDS_RESTART
+        return EnvFault(self.spec.task, cause, what, self._seed, self._steps, action, details)

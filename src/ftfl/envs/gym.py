@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from ftfl.envs.faults import Violation, shown
 from ftfl.envs.layouts import entry_names
 from ftfl.envs.physics import (
     RENDER_ERRORS,
@@ -68,7 +69,12 @@ class GymEnvironment:
     def __init__(self, env: Any, task: str, **facts: Any):
         self._env = env
         self._range, self._action_dtype = _action_range(env.action_space, task)
-        self._layout = ObsLayout(tuple(_obs_parts(env.observation_space, "", task)))
+        parts = tuple(_obs_parts(env.observation_space, "", task))
+        self._layout = ObsLayout(tuple((name, tuple(box.shape)) for name, box in parts))
+        if self._layout.dim == 0:
+            raise FtflError(
+                f"{task} has an empty observation space: give at least one number to act on."
+            )
         self._plain = not isinstance(env.observation_space, spaces.Dict)
         self._data = simulator_data(env)
         names = entry_names(
@@ -80,12 +86,14 @@ class GymEnvironment:
             task=task,
             obs_dim=self._layout.dim,
             act_dim=len(self._range.low),
-            max_episode_steps=_time_limit(env),
+            max_episode_steps=_time_limit(env, task),
             learned_termination=facts.pop("learned_termination", False),
             seconds_per_step=_seconds_per_step(env),
             obs_names=names or self._layout.names,
             action_low=tuple(self._range.low.tolist()),
             action_high=tuple(self._range.high.tolist()),
+            obs_low=tuple(float(x) for _, box in parts for x in box.low.ravel()),
+            obs_high=tuple(float(x) for _, box in parts for x in box.high.ravel()),
             **facts,
         )
 
@@ -96,11 +104,15 @@ class GymEnvironment:
 
     def reset(self, seed: int) -> np.ndarray:
         """Start the episode of ``seed``."""
+        if self._data is not None:
+            self._data.warning.number[:] = 0  # for a reset that sets positions and nothing else
         result = self._env.reset(seed=seed)
+        self._data = simulator_data(self._env)  # some make a new model for each episode
         if not (isinstance(result, tuple) and len(result) == 2):
-            raise FtflError(
+            raise Violation(
+                "contract",
                 "reset returned no (observation, info) pair, which is Gym's interface before "
-                "0.26: return (obs, info)"
+                "0.26: return (obs, info)",
             )
         return self._flatten(result[0])
 
@@ -109,16 +121,19 @@ class GymEnvironment:
         result = self._env.step(self._range.to_env(action).astype(self._action_dtype))
         if not (isinstance(result, tuple) and len(result) == 5):
             count = len(result) if isinstance(result, tuple) else 1
-            raise FtflError(
-                f"step returned {count} values, which is Gym's interface before 0.26: return "
-                "(obs, reward, terminated, truncated, info), with truncated for a time limit"
+            old = ", which is Gym's interface before 0.26" if count == 4 else ""
+            raise Violation(
+                "contract",
+                f"step returned {count} value{'s' * (count != 1)}{old}: return (obs, reward, "
+                "terminated, truncated, info), with truncated for a time limit",
             )
         obs, reward, terminated, truncated, _ = result
-        if np.ndim(reward) != 0 or np.asarray(reward).dtype.kind not in "fiub":
-            raise FtflError(f"the reward is {reward!r}, which is not a number")
+        if not _is_number(reward):
+            raise Violation("contract", f"the reward is {shown(reward)}, which is not a number")
         for name, flag in (("terminated", terminated), ("truncated", truncated)):
             if not isinstance(flag, (bool, np.bool_)):
-                raise FtflError(f"{name} is {flag!r}, which is neither True nor False")
+                what = f"{name} is {shown(flag)}, which is neither True nor False"
+                raise Violation("contract", what)
         return Step(self._flatten(obs), float(reward), bool(terminated), bool(truncated))
 
     def render(self) -> np.ndarray:
@@ -174,10 +189,15 @@ def _action_range(space: Any, task: str) -> tuple[ActionRange, np.dtype]:
             f"{task} has a {type(space).__name__} action space; only continuous actions (a Box of "
             "one vector with finite bounds) are supported."
         )
+    if space.dtype.kind != "f":
+        raise FtflError(
+            f"{task} has actions of dtype {space.dtype}; only floating-point numbers are "
+            "supported, so declare a Box of float32 and round in the environment."
+        )
     return ActionRange.of(space.low, space.high, task), np.dtype(space.dtype)
 
 
-def _obs_parts(space: Any, path: str, task: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _obs_parts(space: Any, path: str, task: str) -> Iterator[tuple[str, spaces.Box]]:
     if isinstance(space, spaces.Dict):
         for key in sorted(space.spaces):
             yield from _obs_parts(space.spaces[key], f"{path}/{key}".strip("/"), task)
@@ -192,7 +212,7 @@ def _obs_parts(space: Any, path: str, task: str) -> Iterator[tuple[str, tuple[in
             f"{space.dtype}); only vectors are supported, so give the state instead."
         )
     else:
-        yield path or "obs", tuple(space.shape)
+        yield path or "obs", space
 
 
 def find_attribute(env: Any, name: str, default: Any = None) -> Any:
@@ -205,11 +225,28 @@ def find_attribute(env: Any, name: str, default: Any = None) -> Any:
     return default
 
 
-def _time_limit(env: Any) -> int | None:
+def _is_number(value: Any) -> bool:
+    if isinstance(value, float):
+        return True  # by far the usual case, and NumPy's questions take microseconds
+    try:
+        array = np.asarray(value)
+    except Exception:  # noqa: BLE001 - ragged lists, tensors on another device
+        return False
+    return array.ndim == 0 and array.dtype.kind in "fiub"
+
+
+def _time_limit(env: Any, task: str) -> int | None:
     limit = find_attribute(env, "_max_episode_steps")
     if limit is None:
         limit = getattr(getattr(env, "spec", None), "max_episode_steps", None)
-    return None if limit is None else int(limit)
+    if limit is None:
+        return None
+    if not isinstance(limit, (int, np.integer)) or limit < 1:
+        raise FtflError(
+            f"{task} has a time limit of {shown(limit)} steps; it must be a whole number of at "
+            "least 1, or None."
+        )
+    return int(limit)
 
 
 def _seconds_per_step(env: Any) -> float | None:

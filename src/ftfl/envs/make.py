@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 
 import numpy as np
 
 from ftfl.config import TaskConfig
+from ftfl.envs.faults import in_a_line
 from ftfl.envs.guard import Adapter, Guarded
 from ftfl.envs.spec import Environment, EnvSpec, require_termination
 from ftfl.errors import FtflError, unknown
@@ -19,30 +21,67 @@ SUITES = ("dmc", "gym")
 
 
 def make_env(
-    task: str, *, action_repeat: int = 1, reward_unit: float = 1.0, render: bool = False
-) -> Environment:
+    task: str,
+    *,
+    action_repeat: int = 1,
+    reward_unit: float = 1.0,
+    render: bool = False,
+    step_limit_seconds: float | None = None,
+) -> Guarded:
     """Make ``dmc/hopper-stand``, ``gym/Hopper-v5`` or ``your_package.module:make_env``.
 
     ``action_repeat`` applies each action that often, sums the rewards and stops at the end of the
     episode. ``reward_unit`` multiplies every reward (exactly, if it is a power of two). Pictures
-    need ``render``, which a custom environment decides for itself. Raises `FtflError` for a name
-    that is not known and an environment that cannot be used.
+    need ``render``, which a custom environment decides for itself. With ``step_limit_seconds`` the
+    environment runs in a process of its own, where it may hang or die (see `envs.isolated`).
+    Raises `FtflError` for a name that is not known and an environment that cannot be used.
     """
     if action_repeat < 1 or int(action_repeat) != action_repeat:
         raise FtflError(f"action_repeat {action_repeat!r} must be a whole number of at least 1.")
     if not (math.isfinite(reward_unit) and reward_unit > 0):
         raise FtflError(f"reward_unit {reward_unit!r} must be a positive finite number.")
-    adapter = _load(task, render)
-    if action_repeat != 1 or reward_unit != 1:
-        adapter = Rescaled(adapter, int(action_repeat), float(reward_unit))
-    return Guarded(adapter)
+    order = (task, int(action_repeat), float(reward_unit), render)
+    if step_limit_seconds is None:
+        return Guarded(lambda: make_adapter(*order))
+    if not (math.isfinite(step_limit_seconds) and step_limit_seconds > 0):
+        raise FtflError(
+            f"step_limit_seconds {step_limit_seconds!r} must be a positive finite number of "
+            "seconds, or None."
+        )
+    from ftfl.envs.isolated import Isolated
+
+    # Its functions for JAX cannot cross to another process, so one is made here to read them off.
+    with contextlib.closing(Guarded(lambda: make_adapter(*order))) as here:
+        spec = here.spec
+    # That process starts at the first reset: many only want the description.
+    return Guarded(
+        lambda: Isolated(order, spec, step_limit_seconds).started(),
+        Isolated(order, spec, step_limit_seconds),
+    )
 
 
-def make_task(task: TaskConfig, render: bool = False) -> Environment:
+def make_task(task: TaskConfig, render: bool = False) -> Guarded:
     """Make the environment as a run's configuration names it."""
     return make_env(
-        task.name, action_repeat=task.action_repeat, reward_unit=task.reward_unit, render=render
+        task.name,
+        action_repeat=task.action_repeat,
+        reward_unit=task.reward_unit,
+        render=render,
+        step_limit_seconds=task.step_limit_seconds,
     )
+
+
+def make_adapter(task: str, action_repeat: int, reward_unit: float, render: bool) -> Adapter:
+    """Make what is to be guarded; whatever an environment raises meanwhile is an `FtflError`."""
+    try:
+        adapter = _load(task, render)
+    except FtflError:
+        raise
+    except Exception as error:
+        raise FtflError(f"{task} cannot be made: {in_a_line(error)}.") from error
+    if action_repeat != 1 or reward_unit != 1:
+        adapter = Rescaled(adapter, action_repeat, reward_unit)
+    return adapter
 
 
 def list_tasks() -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ftfl.envs.faults import Violation, shown
 from ftfl.errors import FtflError
 
 UNBOUNDED = 1e9
@@ -72,15 +73,20 @@ class ObsLayout:
         return tuple(name for part, shape in self.parts for name in _entry_names(part, shape))
 
     def flatten(self, get: Callable[[str], object]) -> np.ndarray:
-        """Collect every part by ``get(name)`` into a new float32 vector, refusing other shapes."""
+        """Collect every part by ``get(name)`` into a new float32 vector.
+
+        Other shapes, and what is no number, are violations. The environment may do as it likes
+        with its own arrays afterwards.
+        """
         flat = np.empty(self.dim, np.float32)
         start = 0
         with np.errstate(over="ignore"):  # an overflow becomes inf, which the guard reports
             for name, shape in self.parts:
-                value = np.asarray(get(name))
+                value = _numbers(get(name), name)
                 if value.shape != shape:
-                    raise FtflError(
-                        f"observation part {name!r} has shape {value.shape}, declared is {shape}"
+                    raise Violation(
+                        "contract",
+                        f"observation part {name!r} has shape {value.shape}, declared is {shape}",
                     )
                 stop = start + value.size
                 flat[start:stop] = value.ravel()
@@ -93,9 +99,22 @@ def pick(observation: Mapping, path: str) -> object:
     value: object = observation
     for key in path.split("/"):
         if not isinstance(value, Mapping) or key not in value:
-            raise FtflError(f"observation part {path!r} is missing")
+            raise Violation("contract", f"observation part {path!r} is missing")
         value = value[key]
     return value
+
+
+def _numbers(value: object, name: str) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # ragged lists, tensors on another device
+        raise Violation(
+            "contract", f"observation part {name!r} is {shown(value)}, which is no array"
+        ) from error
+    if array.dtype.kind not in "fiub":
+        what = f"has dtype {array.dtype}" if isinstance(value, np.ndarray) else f"is {shown(value)}"
+        raise Violation("contract", f"observation part {name!r} {what}, which is not numbers")
+    return array
 
 
 def _size(shape: Iterable[int]) -> int:

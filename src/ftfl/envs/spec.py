@@ -37,6 +37,9 @@ class EnvSpec:
     action_low: tuple[float, ...] = ()
     """The actuators' own bounds, to which the agent's [-1, 1] is scaled; empty: [-1, 1] as well."""
     action_high: tuple[float, ...] = ()
+    obs_low: tuple[float, ...] = ()
+    """Declared bounds of each observation entry, which nobody enforces; empty: none declared."""
+    obs_high: tuple[float, ...] = ()
 
 
 @runtime_checkable  # tests check annotations at run time
@@ -59,6 +62,10 @@ class Environment(Protocol):
 
     def close(self) -> None:
         """Give back windows and contexts."""
+        ...
+
+    def restart(self) -> None:
+        """Close and make the environment anew, after a fault that left it in an unknown state."""
         ...
 
 

@@ -25,6 +25,10 @@ from ftfl.rollouts.memory import Memory, calibrated, channel_scale, older
 from ftfl.rollouts.screens import Predictions, ScreenRule
 from ftfl.types import Key, Metrics, RewardFn, TerminationFn, Transition
 
+_ABSURD_STDS = 1e4
+"""No row of n lies farther than √(n − 1) standard deviations from the mean of all n (Samuelson's
+inequality): this is ten times what a replay of a million rows can hold."""
+
 
 class Ends(NamedTuple):
     """How synthetic rows end and pay: closed forms of the task, or what the model learned."""
@@ -45,7 +49,17 @@ class _World(NamedTuple):
     config: Config
 
 
-_SUMS = ("stored", "alive", "ended", "broken", "reward", "square", "penalty", "uncertainty")
+_SUMS = (
+    "stored",
+    "alive",
+    "ended",
+    "broken",
+    "absurd",
+    "reward",
+    "square",
+    "penalty",
+    "uncertainty",
+)
 
 
 class _Branch(NamedTuple):
@@ -142,6 +156,7 @@ def _metrics(sums: dict[str, Array], length: Int[Array, ""]) -> Metrics:
         "rollout/uncertainty_mean_screen": sums["uncertainty"] / alive,
         "rollout/terminated_share": sums["ended"] / stored,
         "rollout/nonfinite_rows_count": sums["broken"],
+        "rollout/absurd_rows_count": sums["absurd"],
         "rollout/kept_share": sums["stored"] / alive,
         "rollout/length_steps": length.astype(jnp.float32),
         "rollout/rows_count": sums["stored"],
@@ -198,6 +213,7 @@ def _step(key: Key, t: Int[Array, ""], b: _Branch, world: _World) -> _Branch:
         "alive": b.active,
         "ended": store & terminated,
         "broken": b.active & ~finite,
+        "absurd": store & _absurd(judged.next_obs, dynamics),
         "reward": jnp.where(store, paid, 0.0),
         "square": jnp.where(store, paid, 0.0) ** 2,
         "penalty": jnp.where(store, penalty, 0.0),
@@ -210,6 +226,12 @@ def _step(key: Key, t: Int[Array, ""], b: _Branch, world: _World) -> _Branch:
         screen=judged.state,
         sums={k: b.sums[k] + jnp.sum(news[k].astype(jnp.float32)) for k in _SUMS},
     )
+
+
+def _absurd(next_obs: Float[Array, "B O"], dynamics: DynamicsState) -> Bool[Array, "B"]:
+    """Rows farther out than any that the model was fitted to could be."""
+    known = dynamics.statistics.input.first(next_obs.shape[-1])
+    return jnp.any(jnp.abs(known.to_unit(next_obs)) > _ABSURD_STDS, axis=-1)
 
 
 def mixed_batch(

@@ -23,25 +23,6 @@ from ftfl.errors import FtflError, unknown
 from ftfl.rollouts import certainty, infoprop, m2ac, macura, mopo
 from ftfl.rollouts.screens import Predictions, Screened, ScreenRule, keep_all
 
-_IMPORT_ERRORS = (
-    ImportError,
-    SyntaxError,
-    NameError,
-    AttributeError,
-    TypeError,
-    ValueError,
-    OSError,
-    RuntimeError,
-)
-_TRACE_ERRORS = (
-    TypeError,
-    ValueError,
-    IndexError,
-    KeyError,
-    AttributeError,
-    NameError,
-    NotImplementedError,
-)
 _ARGUMENTS = "(key, predictions, step, active, state)"
 
 
@@ -120,11 +101,10 @@ def require(config: Config, obs_dim: int, act_dim: int) -> None:
     key = jax.eval_shape(lambda: jax.random.key(0))
     try:
         answer = jax.eval_shape(rule.screen, key, shown, whole, active, rule.initial)
-    except _TRACE_ERRORS as error:
-        first_line = str(error).partition("\n")[0]
+    except Exception as error:
         raise FtflError(
-            f"screen {name} cannot be traced by JAX ({first_line}); write it with jax.numpy on"
-            f" whole batches, as a function of {_ARGUMENTS}, without if and float() on values."
+            f"screen {name} cannot be traced by JAX ({_in_a_line(error)}); write it with jax.numpy"
+            f" on whole batches, as a function of {_ARGUMENTS}, without if and float() on values."
         ) from error
     if not isinstance(answer, Screened):
         raise FtflError(
@@ -147,6 +127,11 @@ def require(config: Config, obs_dim: int, act_dim: int) -> None:
         jax.eval_shape(lambda: rule.initial),
         ", as its initial memory has",
     )
+
+
+def _in_a_line(error: BaseException) -> str:
+    first = str(error).partition("\n")[0].rstrip(".")
+    return f"{type(error).__name__}: {first}"
 
 
 def _require_same(what: str, got: Any, want: Any, why: str = "") -> None:
@@ -178,11 +163,13 @@ def _load(name: str) -> ScreenRule:
     if here not in sys.path:
         sys.path.insert(0, here)  # as `python -m` does, and it stays for imports made later
     try:
-        module = importlib.import_module(module_name)
-    except _IMPORT_ERRORS as error:
+        # A memory made when the module is read is an array, even if that happens inside a trace.
+        with jax.ensure_compile_time_eval():
+            module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
         raise FtflError(
-            f"screen {name}: importing {module_name} failed with {type(error).__name__}: {error};"
-            " the module must be installed or lie below the current directory."
+            f"screen {name}: importing {module_name} failed with {_in_a_line(error)}; the"
+            " module must be installed or lie below the current directory."
         ) from error
     if not hasattr(module, attribute):
         public = [n for n in vars(module) if not n.startswith("_") and callable(vars(module)[n])]

@@ -127,8 +127,8 @@ def plain_line(status: dict[str, Any]) -> str:
 def read_statuses(run_dirs: Sequence[RunDir], *, over: bool = False) -> list[dict[str, Any]]:
     """The newest status of each run; a missing or damaged one becomes a row that says so.
 
-    With ``over``, when no process writes any more, a run that is neither done nor failed is shown
-    as failed: killed, it could not say so itself.
+    With ``over``, when no process writes any more, a run that is not in a final state is shown as
+    failed: killed, it could not say so itself.
     """
     rows = []
     for run in run_dirs:
@@ -153,14 +153,14 @@ def watch(
 ) -> list[dict[str, Any]]:
     """Show the runs until ``is_alive`` says that no process is left; returns the last statuses.
 
-    A live table on a terminal, plain lines elsewhere. ``stream`` is stdout unless given. A closed
-    pipe ends the display, not the waiting: the runs go on. Ctrl-C passes through, with the cursor
-    restored.
+    A live table on a terminal, plain lines elsewhere. ``stream`` is stdout unless given. A pipe or
+    terminal that was closed, or a full disk, ends the display, not the waiting: the runs go on.
+    Ctrl-C passes through, with the cursor restored.
     """
     output = sys.stdout if stream is None else stream
     renderer: Renderer = LiveTable(output) if output.isatty() else PlainLines(output)
     statuses: list[dict[str, Any]] = []
-    with contextlib.suppress(BrokenPipeError), contextlib.closing(renderer):
+    with contextlib.suppress(OSError), contextlib.closing(renderer):
         while is_alive():
             renderer.update(read_statuses(run_dirs))
             time.sleep(_POLL_SECONDS)

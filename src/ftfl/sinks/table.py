@@ -15,10 +15,16 @@ from rich.text import Text
 
 Status = Mapping[str, Any]
 
-FINAL_STATES = ("done", "failed")
+FINAL_STATES = ("done", "stopped", "failed")
 _GAP = 2  # blanks between columns: one of padding, one from the box
 _SHORTEST_NAME = 10
-_STYLES = {"failed": "bold red", "done": "green", "evaluating": "cyan", "training": "bold"}
+_STYLES = {
+    "failed": "bold red",
+    "stopped": "yellow",
+    "done": "green",
+    "evaluating": "cyan",
+    "training": "bold",
+}
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,11 @@ from ftfl.errors import FtflError
 from ftfl.sinks.base import FailSoft, Sink
 
 
-def tensorboard_sink(directory: Path) -> Sink:
+def tensorboard_sink(directory: Path, resumed_at: int = 0) -> Sink:
     """A sink that writes event files into ``directory``; fails softly once it is made.
+
+    Points after env step ``resumed_at`` that an earlier process wrote are taken back: they will be
+    written again.
 
     Raises:
         FtflError: tensorboardX is not installed, or the directory cannot be written.
@@ -24,7 +27,7 @@ def tensorboard_sink(directory: Path) -> Sink:
             'TensorBoard output needs the package tensorboardX: pip install "ftfl[tensorboard]".'
         ) from error
     try:
-        writer = SummaryWriter(logdir=str(directory), write_to_disk=True)
+        writer = SummaryWriter(logdir=str(directory), write_to_disk=True, purge_step=resumed_at + 1)
     except OSError as error:
         raise FtflError(
             f"cannot write TensorBoard files to {directory}: {error.strerror}."

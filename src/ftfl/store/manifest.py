@@ -10,112 +10,77 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from ftfl import __version__
 from ftfl.errors import FtflError
-from ftfl.store.files import plain, read_json
+from ftfl.store.files import open_regular, parse_object, plain, why
+from ftfl.store.specs import (
+    COMPONENT,
+    DTYPES,
+    ArraySpec,
+    FileSpec,
+    SegmentSpec,
+    TableSpec,
+    check_array_name,
+)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
+_MANIFEST_BYTES = 32 << 20  # 100,000 segments are about 20 MB
 
-DTYPES = {
-    "bool": "BOOL",
-    "int8": "I8",
-    "int16": "I16",
-    "int32": "I32",
-    "int64": "I64",
-    "uint8": "U8",
-    "uint16": "U16",
-    "uint32": "U32",
-    "uint64": "U64",
-    "float16": "F16",
-    "float32": "F32",
-    "float64": "F64",
-}
-"""NumPy names of the dtypes a checkpoint may hold, with their names in safetensors."""
-
-# Lower case only: two names that differ by case are one file on some file systems.
-_COMPONENT = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class ArraySpec(NamedTuple):
-    """What one array of a component file must be."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of data, in exact integers however large the shape claims to be."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
-
-
-class FileSpec(NamedTuple):
-    """What one component file must be."""
-
-    sha256: str
-    bytes: int
-    arrays: dict[str, ArraySpec]
-
-
 class Manifest(NamedTuple):
-    """A checked manifest; ``files`` is keyed by component name."""
+    """A checked manifest; ``files`` is keyed by component, ``tables`` by table name."""
 
     step: int
     meta: dict[str, Any]
     files: dict[str, FileSpec]
-
-
-def check_component(name: str) -> None:
-    """Refuse a component name that is not a plain lower-case file name stem."""
-    if not isinstance(name, str) or not _COMPONENT.fullmatch(name):
-        raise FtflError(
-            f"{name!r} cannot be a checkpoint component: "
-            "use 1 to 64 lower-case letters, digits, '_' and '-'."
-        )
-
-
-def check_array_name(name: str) -> None:
-    """Refuse an array name that is empty, unprintable, huge, or reserved by safetensors."""
-    if (
-        not isinstance(name, str)
-        or not (0 < len(name) <= 512)
-        or not name.isprintable()
-        or name == "__metadata__"
-    ):
-        raise FtflError(
-            f"{name!r:.80} cannot be an array name: use 1 to 512 printable characters "
-            "other than '__metadata__'."
-        )
+    tables: dict[str, TableSpec]
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The text of ``manifest.json``, with the hash of its own content."""
+    """The text of ``manifest.json``, with the hash of its own content.
+
+    Raises:
+        FtflError: ``meta`` has no JSON form, or the text is longer than a reader would accept.
+    """
     content: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
+        "writer": {"ftfl": __version__},
         "step": manifest.step,
         "meta": plain(manifest.meta),
         "files": {
             f"{name}.safetensors": {
                 "sha256": spec.sha256,
                 "bytes": spec.bytes,
-                "arrays": {
-                    array: {"dtype": dtype, "shape": list(shape)}
-                    for array, (dtype, shape) in spec.arrays.items()
-                },
+                "arrays": _arrays_content(spec.arrays),
             }
             for name, spec in manifest.files.items()
         },
+        "tables": {
+            name: {
+                "total": spec.total,
+                "kept": spec.kept,
+                "arrays": _arrays_content(spec.arrays),
+                "segments": [segment._asdict() for segment in spec.segments],
+            }
+            for name, spec in manifest.tables.items()
+        },
     }
     content["sha256"] = _content_hash(content)
-    return json.dumps(content, indent=1, allow_nan=False).encode() + b"\n"
+    text = json.dumps(content, indent=1, allow_nan=False).encode() + b"\n"
+    if len(text) > _MANIFEST_BYTES:
+        raise FtflError(
+            f"the manifest of step {manifest.step} has {len(text)} bytes, and {_MANIFEST_BYTES} "
+            "are read: store large things as arrays."
+        )
+    return text
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -125,54 +90,138 @@ def read_manifest(directory: Path) -> Manifest:
         FtflError: one sentence that names the manifest, and the file and array at fault.
     """
     path = directory / MANIFEST_NAME
-    content = read_json(path)
+    try:
+        with open_regular(path) as file:
+            content = parse_object(path, file, _MANIFEST_BYTES)
+        content = _migrated(path, content)
+    except OSError as error:
+        raise FtflError(f"cannot read {path}: {why(error)}.") from error
+    except RecursionError as error:
+        raise FtflError(f"{path} is damaged: it is nested too deeply.") from error
+    step, meta = content.get("step"), content.get("meta")
+    files, tables = content.get("files"), content.get("tables")
+    if not isinstance(step, int) or not _is_count(step):
+        raise FtflError(f"{path} is damaged: step is {step!r:.80}, not a count.")
+    if not (isinstance(meta, dict) and isinstance(files, dict) and isinstance(tables, dict)):
+        raise FtflError(f"{path} is damaged: meta, files or tables is not a mapping.")
+    return Manifest(
+        step,
+        meta,
+        dict(_file_spec(path, name, spec) for name, spec in files.items()),
+        {name: _table_spec(path, name, spec) for name, spec in tables.items()},
+    )
+
+
+def _version_1(content: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 had no tables: replays were components like all others."""
+    return {**content, "tables": {}}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _version_1}
+"""From each older format version, what makes its parsed manifest one of the next version."""
+
+
+def _migrated(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     version = content.get("format_version")
     if type(version) is not int:
         raise FtflError(f"{path} is damaged: it has no format_version.")
-    if version != FORMAT_VERSION:
+    if version != FORMAT_VERSION and version not in MIGRATIONS:
         raise FtflError(
-            f"{path} has format version {version} and this ftfl reads {FORMAT_VERSION}: "
+            f"{path} has format version {version!r:.80} and this ftfl reads 1 to {FORMAT_VERSION}: "
             "use the ftfl version that wrote it."
         )
     if content.get("sha256") != _content_hash(content):
         raise FtflError(f"{path} is damaged: its content does not match its own SHA-256.")
-    step, meta, files = content.get("step"), content.get("meta"), content.get("files")
-    if type(step) is not int or step < 0:
-        raise FtflError(f"{path} is damaged: step is {step!r}, not a count.")
-    if not isinstance(meta, dict) or not isinstance(files, dict):
-        raise FtflError(f"{path} is damaged: meta or files is not a mapping.")
-    return Manifest(step, meta, dict(_file_spec(path, name, spec) for name, spec in files.items()))
+    for older in range(version, FORMAT_VERSION):
+        content = MIGRATIONS[older](content)
+    return content
 
 
 def _file_spec(path: Path, file_name: str, spec: Any) -> tuple[str, FileSpec]:
     component = file_name.removesuffix(".safetensors")
-    if component == file_name or not _COMPONENT.fullmatch(component):
+    if component == file_name or not COMPONENT.fullmatch(component):
         raise FtflError(f"{path} is refused: it names {file_name!r:.80}, not NAME.safetensors.")
+    if not (_is_hashed(spec) and isinstance(spec.get("arrays"), dict)):
+        raise FtflError(f"{path} is damaged: the entry of {file_name} is incomplete.")
+    arrays = _array_specs(path, file_name, spec["arrays"])
+    _check_claim(path, file_name, sum(a.nbytes for a in arrays.values()), spec["bytes"])
+    return component, FileSpec(spec["sha256"], spec["bytes"], arrays)
+
+
+def _table_spec(path: Path, name: str, spec: Any) -> TableSpec:
+    if not COMPONENT.fullmatch(name):
+        raise FtflError(f"{path} is refused: {name!r:.80} cannot be the name of a table.")
     if not (
         isinstance(spec, dict)
-        and isinstance(spec.get("sha256"), str)
-        and _SHA256.fullmatch(spec["sha256"])
-        and _is_count(spec.get("bytes"))
+        and _is_count(spec.get("total"))
+        and _is_count(spec.get("kept"))
         and isinstance(spec.get("arrays"), dict)
+        and isinstance(spec.get("segments"), list)
+        and all(
+            _is_hashed(s) and _is_count(s.get("start")) and _is_count(s.get("stop"))
+            for s in spec["segments"]
+        )
     ):
-        raise FtflError(f"{path} is damaged: the entry of {file_name} is incomplete.")
+        raise FtflError(f"{path} is damaged: the entry of table {name} is incomplete.")
+    arrays = _array_specs(path, f"table {name}", spec["arrays"])
+    segments = tuple(
+        SegmentSpec(s["start"], s["stop"], s["sha256"], s["bytes"]) for s in spec["segments"]
+    )
+    table = TableSpec(spec["total"], spec["kept"], arrays, segments)
+    first = table.total - table.kept
+    at = segments[0].start if segments else table.total
+    if not 0 <= at <= first <= table.total or (segments and first >= segments[0].stop):
+        raise FtflError(
+            f"{path} is refused: table {name} keeps {table.kept} of {table.total} rows, which its "
+            "segments do not hold."
+        )
+    for segment in segments:
+        if segment.start != at or segment.stop <= at:
+            raise FtflError(
+                f"{path} is refused: a segment of table {name} says rows {segment.start} to "
+                f"{segment.stop} where row {at} is next."
+            )
+        at = segment.stop
+        rows = segment.stop - segment.start
+        _check_claim(path, f"table {name}", rows * table.row_bytes, segment.bytes)
+    if at != table.total:
+        raise FtflError(
+            f"{path} is refused: the segments of table {name} end at row {at} of {table.total}."
+        )
+    return table
+
+
+def _array_specs(path: Path, owner: str, specs: dict[str, Any]) -> dict[str, ArraySpec]:
     arrays = {}
-    for name, array in spec["arrays"].items():
+    for name, array in specs.items():
         try:
             check_array_name(name)
             arrays[name] = _array_spec(array)
         except (FtflError, ValueError) as error:
             raise FtflError(
-                f"{path} is refused: array {name!r:.80} of {file_name} has no valid dtype and "
-                "shape."
+                f"{path} is refused: array {name!r:.80} of {owner} has no valid dtype and shape."
             ) from error
-    claimed = sum(array.nbytes for array in arrays.values())
-    if claimed > spec["bytes"]:
+    return arrays
+
+
+def _check_claim(path: Path, owner: str, claimed: int, size: int) -> None:
+    if claimed > size:
         raise FtflError(
-            f"{path} is refused: the arrays of {file_name} claim {claimed} bytes, "
-            f"the file {spec['bytes']}."
+            f"{path} is refused: the arrays of {owner} claim {claimed} bytes, the file {size}."
         )
-    return component, FileSpec(spec["sha256"], spec["bytes"], arrays)
+
+
+def _arrays_content(arrays: Mapping[str, ArraySpec]) -> dict[str, Any]:
+    return {name: {"dtype": dtype, "shape": list(shape)} for name, (dtype, shape) in arrays.items()}
+
+
+def _is_hashed(spec: Any) -> bool:
+    return (
+        isinstance(spec, dict)
+        and isinstance(spec.get("sha256"), str)
+        and _SHA256.fullmatch(spec["sha256"]) is not None
+        and _is_count(spec.get("bytes"))
+    )
 
 
 def _array_spec(spec: Any) -> ArraySpec:

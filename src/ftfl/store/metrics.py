@@ -39,6 +39,12 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "episodes",
         "Training episodes finished so far.",
     ),
+    (
+        "env/faults_count",
+        "faults",
+        "Times the environment failed so far; each transition was dropped, and faults.jsonl says "
+        "what reproduces it.",
+    ),
     # Evaluation: own environments and keys, the policy's mean action.
     (
         "eval/return_mean_reward",
@@ -108,8 +114,14 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     (
         "agent/q_max_abs_scaled",
         "scaled",
-        "Largest absolute critic value of the batch; above the largest reward divided by one minus "
-        "the discount it is an impossible value, that is divergence.",
+        "Largest absolute critic value of the batch; above agent/q_bound_scaled it is an "
+        "impossible value, that is divergence.",
+    ),
+    (
+        "agent/q_bound_scaled",
+        "scaled",
+        "Largest absolute value that the rewards seen so far and entropy allow; "
+        "agent/q_max_abs_scaled above twice this raises a sentinel if it lasts.",
     ),
     (
         "agent/lookahead_failed_share",
@@ -201,6 +213,24 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "The log-variance floor's standard deviation of the reward head divided by the standard "
         "deviation of real rewards; above 1 a sampled reward is mostly noise.",
     ),
+    (
+        "model/dead_members_count",
+        "members",
+        "Members that the last refit left without a finite score on held-out rows; they are no "
+        "elites, and above 0 fewer members than you asked for make synthetic data.",
+    ),
+    (
+        "model/renewed_members_count",
+        "members",
+        "Of these, members whose weights or optimiser moments were not finite: they start again "
+        "from fresh weights, so the same one comes back only if the cause lasts.",
+    ),
+    (
+        "model/renewed_shared_count",
+        "parts",
+        "Parts that members share (variance bounds, learned termination) that were not finite and "
+        "start again; above 0 the whole refit is in doubt.",
+    ),
     # Synthetic data.
     (
         "rollout/synthetic_reward_mean_reward",
@@ -235,6 +265,12 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "Synthetic rows dropped because a value was NaN or infinite; anything above 0 means the "
         "model diverged somewhere.",
     ),
+    (
+        "rollout/absurd_rows_count",
+        "rows",
+        "Synthetic rows stored with an observation more than 10,000 standard deviations from the "
+        "mean of the real ones; anything above 0 means branches run away.",
+    ),
     ("rollout/length_steps", "steps", "Rollout length of the schedule at this moment."),
     ("rollout/rows_count", "rows", "Synthetic rows stored by this batch of branches."),
     (
@@ -266,6 +302,19 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "transitions",
         "Real transitions so far on which the termination function disagreed with the environment; "
         "above 0 synthetic episodes end at the wrong states.",
+    ),
+    # What went wrong (docs/sentinels.md).
+    (
+        "sentinel/fatal_count",
+        "alarms",
+        "Losses and parameters found not finite so far, of model and agent at most one each, the "
+        "cause; above 0 nothing after that is to be trusted.",
+    ),
+    (
+        "sentinel/warnings_count",
+        "alarms",
+        "Kinds of warning raised so far: impossible Q, dead entropy, dead members, synthetic rows "
+        "not finite or absurd; above 0 read the sentences before the curves.",
     ),
     # Where the wall-clock time went.
     (

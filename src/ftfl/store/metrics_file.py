@@ -7,46 +7,67 @@ name is repeated under ``nonfinite``: a diverged run stays readable and the dive
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from ftfl.errors import FtflError, unknown
-from ftfl.store.files import why
+from ftfl.store.files import DiskError, fsync_directory, rename, why, write_file
+from ftfl.store.lines import append, open_to_append, parse_line, read_lines
 from ftfl.store.metrics import METRICS
 
 COUNTERS = ("env_steps", "updates", "seconds")
 """Fields of every record: env steps taken, agent updates made, seconds since the run began."""
 
-_TAIL_BYTES = 1 << 20  # far longer than any line: a full record is about 3 kB
+_MOST_WAITING = 100_000  # about 300 MB; at a line every 250 steps, a run of 25 million steps
 
 
 class MetricsWriter:
     """Appends records to ``path``; a process killed in mid-line costs that line only.
 
-    Opening repairs the end of the file, because a line appended to a torn one would turn damage
-    at the end, which readers forgive, into damage in the middle, which they must not.
+    A disk that refuses a line (full, over quota) does not end the run: lines wait in memory, in
+    order, and are tried again with every later one, in ``sync`` and in ``close``. ``pending`` and
+    ``problem`` say so. Half a line never stays in the file.
 
     Raises:
-        FtflError: the file cannot be opened or written, or a metric name is not registered.
+        FtflError: the file cannot be opened, or a metric name is not registered.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        self.dropped = 0
+        """Lines lost for good because too many were waiting."""
+        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._trouble = ""
         try:
-            _drop_torn_tail(self.path)
-            # Unbuffered: one write call a record, so that a reader sees whole lines.
-            self._file = open(self.path, "ab", buffering=0)
+            self._file = open_to_append(self.path, _parse)
+            self._end = self._size()
         except OSError as error:
             raise FtflError(f"cannot open {self.path} for writing: {why(error)}.") from error
+
+    @property
+    def pending(self) -> int:
+        """Lines that wait in memory for the disk to take them."""
+        return len(self._waiting)
+
+    @property
+    def problem(self) -> str:
+        """One sentence on why lines wait; empty when all are written."""
+        if not self._waiting:
+            return ""
+        lost = f", and {self.dropped} newer ones are lost" if self.dropped else ""
+        return (
+            f"cannot write metrics to {self.path}: {self._trouble}; {self.pending} lines wait in"
+            f" memory{lost}."
+        )
 
     def write(
         self, env_steps: int, updates: int, seconds: float, values: Mapping[str, float]
@@ -67,29 +88,52 @@ class MetricsWriter:
                 nonfinite.append(name)
         if nonfinite:
             record["nonfinite"] = nonfinite
-        self._append(json.dumps(record, allow_nan=False).encode() + b"\n")
+        line = json.dumps(record, allow_nan=False).encode() + b"\n"
+        self._waiting.append((int(env_steps), line))
+        self._flush()
+        if len(self._waiting) > _MOST_WAITING:
+            # The newest goes: what is written later must be a past without holes.
+            self._waiting.pop()
+            self.dropped += 1
 
-    def _append(self, line: bytes) -> None:
-        start = os.fstat(self._file.fileno()).st_size
-        remaining = memoryview(line)
-        try:
-            while remaining:
-                remaining = remaining[self._file.write(remaining) :]
-        except OSError as error:
-            # Half a line (disk full) must not stay: the next record would be glued to it.
-            with contextlib.suppress(OSError):
-                self._file.truncate(start)
-            raise FtflError(f"cannot write metrics to {self.path}: {why(error)}.") from error
+    def _flush(self) -> None:
+        """Write what waits, oldest first, as far as the disk takes it."""
+        while self._waiting:
+            try:
+                if self._trouble:
+                    self._reopen()
+                    # Cut off what a failed write may have left.
+                    if self._size() > self._end:
+                        self._file.truncate(self._end)
+                append(self._file, self._waiting[0][1])
+            except OSError as error:
+                self._trouble = why(error)
+                return
+            self._trouble = ""
+            self._end += len(self._waiting.popleft()[1])
+
+    def _reopen(self) -> None:
+        """Follow the name to the file that has it now, replaced or served anew."""
+        fresh = open_to_append(self.path, _parse)
+        self._file.close()
+        self._file = fresh
+
+    def _size(self) -> int:
+        return os.fstat(self._file.fileno()).st_size
 
     def truncate_after(self, env_steps: int) -> int:
         """Drop the records after ``env_steps`` (a run resumed there will write them again).
 
         Returns:
-            How many records were dropped. The file is replaced whole or not at all.
+            How many records were dropped, waiting ones included. The file is replaced whole or not
+            at all.
+
+        Raises:
+            DiskError: the disk refuses.
         """
         kept: list[bytes] = []
         dropped = 0
-        for line, record in _records(self.path):
+        for line, record in read_lines(self.path, _parse):
             if record["env_steps"] <= env_steps:
                 kept.append(line.rstrip(b"\n") + b"\n")
             else:
@@ -97,24 +141,44 @@ class MetricsWriter:
         if dropped:
             temporary = self.path.with_name(f".tmp-{self.path.name}")
             try:
-                with open(temporary, "wb") as file:
-                    file.writelines(kept)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, self.path)
-                self._file.close()
-                self._file = open(self.path, "ab", buffering=0)
+                write_file(temporary, lambda file: file.writelines(kept))
+                rename(temporary, self.path)
+                fsync_directory(self.path.parent)
+                self._reopen()
+                self._end = self._size()
             except OSError as error:
-                raise FtflError(f"cannot shorten {self.path}: {why(error)}.") from error
+                raise DiskError(f"cannot shorten {self.path}: {why(error)}.") from error
+        waiting = [entry for entry in self._waiting if entry[0] <= env_steps]
+        dropped += len(self._waiting) - len(waiting)
+        self._waiting = deque(waiting)
         return dropped
 
     def sync(self) -> None:
-        """Force what was written to disk: call before a checkpoint, whose past this is."""
-        os.fsync(self._file.fileno())
+        """Force what was written to disk: call before a checkpoint, whose past this is.
+
+        Lines that wait are tried first; ``pending`` says whether some still do.
+
+        Raises:
+            DiskError: the disk does not confirm it.
+        """
+        self._flush()
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise DiskError(f"cannot force {self.path} to disk: {why(error)}.") from error
 
     def close(self) -> None:
-        """Close the file; closing twice is harmless."""
+        """Close the file; closing twice is harmless.
+
+        Raises:
+            DiskError: lines still wait, and are lost now.
+        """
+        if self._file.closed:
+            return
+        self._flush()
         self._file.close()
+        if self._waiting:
+            raise DiskError(f"{self.pending} metrics are lost: {self.problem}")
 
     def __enter__(self) -> MetricsWriter:
         return self
@@ -125,7 +189,13 @@ class MetricsWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except DiskError as lost:
+            if kind is None:
+                raise
+            # What ended the block matters more, but this is not kept quiet either.
+            logging.getLogger(__name__).warning("%s", lost)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -137,7 +207,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises:
         FtflError: the file cannot be read, or a line before the last is damaged (names the line).
     """
-    return [record for _, record in _records(Path(path))]
+    return [record for _, record in read_lines(Path(path), _parse)]
 
 
 def series(records: Iterable[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -156,56 +226,11 @@ def series(records: Iterable[Mapping[str, Any]], name: str) -> tuple[np.ndarray,
     return steps, values
 
 
-def _records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Raw lines with their parsed records; forgives the last line only."""
-    bad: tuple[int, str] | None = None
-    try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                if bad is not None:
-                    raise FtflError(f"{path} is damaged at line {bad[0]}: {bad[1]}.")
-                try:
-                    yield line, _parse(line)
-                except (ValueError, RecursionError) as error:
-                    bad = number, str(error) or type(error).__name__
-    except OSError as error:
-        raise FtflError(f"cannot read {path}: {why(error)}.") from error
-    if bad is not None:
-        logging.getLogger(__name__).warning("%s: dropped the torn last line %d", path, bad[0])
-
-
 def _parse(line: bytes) -> dict[str, Any]:
-    record = json.loads(line, parse_constant=_refuse_constant)
-    if not isinstance(record, dict):
-        raise ValueError("not a JSON object")
+    record = parse_line(line)
     if type(record.get("env_steps")) is not int:
         raise ValueError("env_steps is not a whole number")
     for name, value in record.items():
         if name != "nonfinite" and type(value) not in (int, float, type(None)):
             raise ValueError(f"{name} is not a number")
     return record
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON")
-
-
-def _drop_torn_tail(path: Path) -> None:
-    """Cut an incomplete last line off; end a complete one that lacks its newline."""
-    if not path.exists():
-        return
-    with open(path, "r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        start = file.seek(max(0, size - _TAIL_BYTES))
-        tail = file.read()
-        body = tail.removesuffix(b"\n")
-        last = body.rfind(b"\n") + 1
-        if not body:
-            return
-        try:
-            _parse(body[last:])
-        except (ValueError, RecursionError):
-            file.truncate(start + last)
-        else:
-            if not tail.endswith(b"\n"):
-                file.write(b"\n")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import platform
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -37,6 +39,7 @@ def collect(argv: Sequence[str]) -> dict[str, Any]:
         "command": shlex.join(argv),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "ftfl": _version("ftfl"),
+        "source": _source_hash(Path(__file__).resolve().parents[1]),
         "git": _git(Path(__file__).resolve().parents[1]),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -48,11 +51,58 @@ def collect(argv: Sequence[str]) -> dict[str, Any]:
     }
 
 
+NUMERIC = ("jax", "jaxlib", "mujoco", "dm-control", "gymnasium")
+"""Packages whose minor releases have changed trajectories or random numbers before."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What has changed around a run since it was last trained on."""
+
+    refused: tuple[str, ...]
+    """Changes that make it another experiment."""
+    notes: tuple[str, ...]
+    """Changes after which it may differ in the last bits."""
+
+
+def compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> Verdict:
+    """Judge two results of ``collect``; a fact that either does not know is not judged."""
+    refused, notes = [], []
+    old, new = before.get("packages") or {}, now.get("packages") or {}
+    for name in PACKAGES:
+        a, b = old.get(name), new.get(name)
+        if a is None or b is None or a == b:
+            continue
+        minor = name in NUMERIC and a.split(".")[:2] != b.split(".")[:2]
+        (refused if minor else notes).append(f"{name} {a} → {b}")
+    for name in ("ftfl", "python", "cpu", "xla_flags", "platform"):
+        a, b = before.get(name), now.get(name)
+        if a is not None and b is not None and a != b:
+            notes.append(f"{name} {a or 'none'} → {b or 'none'}")
+    if before.get("source") and before["source"] != now.get("source"):
+        notes.append(f"the code of ftfl {_code(before)} → {_code(now)}")
+    return Verdict(tuple(refused), tuple(notes))
+
+
+def _code(facts: Mapping[str, Any]) -> str:
+    git = facts.get("git") or {}
+    where = f"commit {str(git['commit'])[:10]}" if git else f"source {facts.get('source')}"
+    return f"{where} with changes" if git.get("dirty") else where
+
+
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _source_hash(package: Path) -> str:
+    """Names the code itself: a commit does not tell what was changed after it."""
+    whole = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        whole.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    return whole.hexdigest()[:12]
 
 
 def _git(source: Path) -> dict[str, Any] | None:

@@ -8,14 +8,18 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from ftfl.errors import FtflError, unknown
-from ftfl.store.files import plain, read_json, replace_json, why
+from ftfl.store.files import not_through_links, plain, read_json, replace_json, why
+from ftfl.store.lines import append_durably, keep_first, read_lines
 from ftfl.store.metrics_file import MetricsWriter
 
-STATES = ("starting", "warming up", "training", "evaluating", "done", "failed")
+STATES = ("starting", "warming up", "training", "evaluating", "done", "stopped", "failed")
+"""``stopped``: by a signal, with everything saved, so that a resume goes on."""
 
 STATUS_FIELDS: dict[str, str] = {
     "state": "one of STATES",
@@ -110,6 +114,16 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def history_path(self) -> Path:
+        """What was done to the run: started, resumed, rolled back."""
+        return self.path / "history.jsonl"
+
+    @property
+    def faults_path(self) -> Path:
+        """What went wrong in the environment, one fault a line."""
+        return self.path / "faults.jsonl"
+
+    @property
     def status_path(self) -> Path:
         """What the run is doing now, for a console that watches."""
         return self.path / "status.json"
@@ -136,6 +150,38 @@ class RunDir:
         """A writer that appends to ``metrics.jsonl``."""
         return MetricsWriter(self.metrics_path)
 
+    def append_history(self, entry: Mapping[str, Any]) -> None:
+        """Add a line to ``history.jsonl``, safe from a power cut when this returns.
+
+        Raises:
+            DiskError: the disk refuses.
+        """
+        append_durably(self.history_path, entry)
+
+    def read_history(self) -> list[dict[str, Any]]:
+        """The run's history, oldest first; a torn last line is dropped with a notice in the log.
+
+        Raises:
+            FtflError: a line before the last is damaged (names the line).
+        """
+        return _objects(self.history_path)
+
+    def append_fault(self, entry: Mapping[str, Any]) -> None:
+        """Add a line to ``faults.jsonl``, as ``append_history`` does."""
+        append_durably(self.faults_path, entry)
+
+    def read_faults(self) -> list[dict[str, Any]]:
+        """The run's faults, oldest first, read as ``read_history`` does."""
+        return _objects(self.faults_path)
+
+    def keep_faults(self, count: int) -> None:
+        """Drop the faults after the first ``count``: a run resumed there will meet them again.
+
+        Raises:
+            DiskError: the disk refuses.
+        """
+        keep_first(self.faults_path, count)
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run directory for one writer; a killed holder frees it.
@@ -143,25 +189,44 @@ class RunDir:
         Raises:
             FtflError: another process holds it (named), or the place cannot be locked.
         """
+        with self._open_lock() as file:
+            self._take(file)
+            since = datetime.now(UTC).isoformat(timespec="seconds")
+            # A full disk costs the owner's name, not the lock.
+            with contextlib.suppress(OSError):
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {platform.node()} since {since}\n".encode())
+            yield
+
+    def require_free(self) -> None:
+        """Refuse early, before a worker would: the error ``lock`` would raise now, if any.
+
+        Raises:
+            FtflError: another process holds the run directory, or the place cannot be locked.
+        """
+        with self._open_lock() as file:
+            self._take(file)
+
+    def _open_lock(self) -> FileIO:
         try:
-            file = open(self.path / ".lock", "a+", encoding="utf-8")
+            path = self.path / ".lock"
+            return open(path, "a+b", buffering=0, opener=not_through_links)
         except OSError as error:
             raise FtflError(f"cannot lock run directory {self.path}: {why(error)}.") from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                owner = file.read().strip() or "another process"
-                raise FtflError(
-                    f"run directory {self.path} is in use by {owner}: wait until it ends."
-                ) from error
-            except OSError as error:
-                raise FtflError(f"cannot lock run directory {self.path}: {why(error)}.") from error
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}\n")
-            file.flush()
-            yield
+
+    def _take(self, file: FileIO) -> None:
+        try:
+            # Held until the file is closed, which the system does for a process that is killed.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            written = file.read(200).decode(errors="replace").strip()
+            owner = "".join(filter(str.isprintable, written)) or "another process"
+            raise FtflError(
+                f"run directory {self.path} is in use by {owner}: wait until it ends."
+            ) from error
+        except OSError as error:
+            raise FtflError(f"cannot lock run directory {self.path}: {why(error)}.") from error
 
     def write_status(self, status: Mapping[str, Any]) -> None:
         """Replace ``status.json``; readers see the old one or the new one, never a part.
@@ -186,3 +251,7 @@ class RunDir:
             FtflError: the file is damaged.
         """
         return read_json(self.status_path) if self.status_path.exists() else {}
+
+
+def _objects(path: Path) -> list[dict[str, Any]]:
+    return [record for _, record in read_lines(path)] if path.exists() else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ import numpy as np
 
 from ftfl import presets
 from ftfl.config import Config, from_dict
-from ftfl.envs.make import make_env
+from ftfl.envs.make import make_task
 from ftfl.store.metrics_file import read_metrics, series
 from ftfl.store.rundir import RunDir, task_folder
 from ftfl.training import evaluate as evaluation
+from ftfl.training import fork as forking
+from ftfl.training import resume as resuming
 from ftfl.training import workers
 from ftfl.training.evaluate import Policy
 from ftfl.training.policy import load_policy
@@ -88,6 +91,60 @@ def train(
     return Run(Path(out))
 
 
+def resume(path: str | Path, *, steps: int | None = None, progress: bool = True) -> Run:
+    """Go on with a run that was stopped, to the same bits as if it never was.
+
+    Args:
+        path: its run directory.
+        steps: agent steps in all, to make it longer.
+        progress: print a line at each evaluation.
+
+    Raises:
+        FtflError: no run there, another process trains it, or versions changed (`ftfl resume` can
+            be told to accept that).
+    """
+    changes = {} if steps is None else {"steps": steps}
+    plan = resuming.plan(RunDir.open(Path(path)), changes, ["ftfl.resume"])
+    if not plan.finished:
+        resuming.begin(plan)
+        workers.train_in_process(plan.run_dir, sinks=[_Printer()] if progress else [])
+    return Run(plan.run_dir.path)
+
+
+def fork(
+    parent: Run | str | Path,
+    out: str | Path,
+    *,
+    algo: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    steps: int | None = None,
+    at: int | None = None,
+    progress: bool = True,
+) -> Run:
+    """Train a new run from another one's checkpoint, with something changed.
+
+    What the change does not touch is carried over bit by bit; ``history.jsonl`` of the new run
+    names its parent, the changes, and what started fresh.
+
+    Args:
+        parent: the run to start from.
+        out: run directory of the fork. Must not exist.
+        algo: take model, rollouts and screen of this preset; the agent stays.
+        changes: configuration fields by dotted name, e.g. ``{"dynamics.target": "direct"}``.
+        steps: agent steps in all; default the parent's.
+        at: env steps of the checkpoint to start from; default the newest valid one.
+        progress: print a line at each evaluation.
+
+    Raises:
+        FtflError: no such checkpoint, an impossible change, or ``out`` exists.
+    """
+    run_dir = RunDir.open(parent.path if isinstance(parent, Run) else Path(parent))
+    config = forking.changed_config(from_dict(run_dir.config()), algo, changes or {}, steps)
+    made = forking.fork(run_dir, config, Path(out), ["ftfl.fork"], at)
+    workers.train_in_process(made.run_dir, sinks=[_Printer()] if progress else [])
+    return Run(made.run_dir.path)
+
+
 def load(path: str | Path) -> Run:
     """A run that was trained before, here or by ``ftfl train``."""
     return Run(RunDir.open(Path(path)).path)
@@ -101,8 +158,8 @@ def evaluate(
     Without a ``seed`` the starts are those of the run's own evaluations, as in ``ftfl eval``.
     """
     run = run if isinstance(run, Run) else load(run)
-    task = run.config.task
-    env = make_env(task.name, action_repeat=task.action_repeat)
+    # In the task's own unit of reward, whatever dial the run was trained under.
+    env = make_task(dataclasses.replace(run.config.task, reward_unit=1.0))
     try:
         return evaluation.evaluate(
             env, run.policy, run.config.seed if seed is None else seed, episodes

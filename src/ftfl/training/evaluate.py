@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ftfl.envs.guard import EnvFault
 from ftfl.envs.spec import Environment
 
 _NO_LIMIT_STEPS = 10_000
@@ -26,6 +27,8 @@ class Evaluation:
 
     returns: np.ndarray
     lengths: np.ndarray
+    faults: tuple[EnvFault, ...] = ()
+    """What ended the episodes that are missing above: the environment failed in them."""
 
 
 def episode_seed(run_seed: int, episode: int, domain: int = 0) -> int:
@@ -36,15 +39,19 @@ def episode_seed(run_seed: int, episode: int, domain: int = 0) -> int:
 
 def evaluate(env: Environment, policy: Policy, run_seed: int, episodes: int) -> Evaluation:
     """Play whole episodes. The same run seed meets the same starts at every evaluation."""
-    returns, lengths = [], []
+    returns, lengths, faults = [], [], []
     for episode in range(episodes):
         total = count = 0
-        for reward in _episode(env, policy, episode_seed(run_seed, episode, _EVAL_DOMAIN)):
-            total += reward
-            count += 1
+        try:
+            for reward in _episode(env, policy, episode_seed(run_seed, episode, _EVAL_DOMAIN)):
+                total += reward
+                count += 1
+        except EnvFault as fault:
+            faults.append(fault)
+            continue
         returns.append(total)
         lengths.append(count)
-    return Evaluation(np.array(returns, np.float64), np.array(lengths))
+    return Evaluation(np.array(returns, np.float64), np.array(lengths, np.int64), tuple(faults))
 
 
 def _episode(env: Environment, policy: Policy, seed: int) -> Iterator[float]:

@@ -25,7 +25,7 @@ from ftfl.nets import MLP
 from ftfl.rollouts import registry
 from ftfl.rollouts.generate import Ends, generate, mixed_batch, usable_rows
 from ftfl.rollouts.lookahead import look_ahead
-from ftfl.training import exploration, updates
+from ftfl.training import exploration, sentinels, updates
 from ftfl.training.state import RunState, Stream, stream_key
 from ftfl.types import Metrics, Transition
 
@@ -93,21 +93,25 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
         if spec.termination is not None:
             expected = spec.termination(row.obs, row.action, row.next_obs)
             wrong = jnp.sum(expected != row.terminated).astype(jnp.int32)
-        return eqx.tree_at(
-            lambda s: (s.real, s.env_steps, s.mismatches),
+        return dataclasses.replace(
             state,
-            (replay.insert(state.real, row), state.env_steps + 1, state.mismatches + wrong),
+            real=replay.insert(state.real, row),
+            env_steps=state.env_steps + 1,
+            mismatches=state.mismatches + wrong,
+            alarms=sentinels.see_rewards(state.alarms, row.reward),
         )
 
     def fit(state: RunState) -> tuple[RunState, Metrics]:
         assert state.dynamics is not None
         assert config.dynamics is not None
-        holdout = jax.random.bits(stream_key(state.key, Stream.HOLDOUT), (), jnp.uint32)
         key = stream_key(state.key, Stream.FIT, state.dynamics.refits)
         model, metrics = fitting.fit(
-            state.dynamics, state.real, holdout, key, config.dynamics, spec.reward_fn
+            state.dynamics, state.real, state.holdout, key, config.dynamics, spec.reward_fn
         )
-        return eqx.tree_at(lambda s: s.dynamics, state, model), metrics
+        checked = sentinels.check_refit(
+            state.alarms, metrics, model.refits, state.env_steps, config.dynamics
+        )
+        return dataclasses.replace(state, dynamics=model, alarms=checked), metrics
 
     def learn(state: RunState) -> tuple[RunState, Metrics]:
         key = stream_key(state.key, Stream.LEARN, state.learn_steps)
@@ -121,24 +125,32 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
             usable = usable_rows(state.synthetic, state.screen, state.env_steps, config)
             metrics["rollout/usable_rows_count"] = usable.astype(jnp.float32)
 
-        def one(agent: sac.SacState, k: Array) -> tuple[sac.SacState, Metrics]:
+        def one(agent: sac.SacState, k: Array) -> tuple[sac.SacState, tuple[Metrics, Array]]:
             batch_key, sac_key = jax.random.split(k)
             batch = _batch(state, batch_key)
             scaled = batch._replace(reward=batch.reward * config.agent_reward_scale)
+            bad = sentinels.is_bad(scaled)
             if config.rollouts is None or config.rollouts.value_steps == 0:
-                return sac.update(agent, scaled, sac_key, config.sac)
+                agent, updated = sac.update(agent, scaled, sac_key, config.sac)
+                return agent, (updated, bad)
             assert state.dynamics is not None
             ahead_key, sac_key = jax.random.split(sac_key)
             ahead = look_ahead(ahead_key, scaled, agent, state.dynamics, ends, config)
-            agent, metrics = sac.update(agent, ahead.batch, sac_key, config.sac, ahead.discount)
+            agent, updated = sac.update(agent, ahead.batch, sac_key, config.sac, ahead.discount)
             failed = jnp.mean(ahead.failed.astype(jnp.float32))
-            return agent, metrics | {"agent/lookahead_failed_share": failed}
+            return agent, (updated | {"agent/lookahead_failed_share": failed}, bad)
 
-        agent, means = updates.run(one, state.agent, update_key, usable, config)
-        state = eqx.tree_at(
-            lambda s: (s.agent, s.learn_steps), state, (agent, state.learn_steps + 1)
+        agent, (per_update, bad_batch), means = updates.run(
+            one, state.agent, update_key, usable, config
         )
-        return state, means | metrics
+        checked = sentinels.check_updates(
+            state.alarms, state.agent, agent, bad_batch, per_update, state.env_steps, spec.act_dim,
+            config,
+        )  # fmt: skip
+        state = dataclasses.replace(
+            state, agent=agent, learn_steps=state.learn_steps + 1, alarms=checked
+        )
+        return state, means | metrics | sentinels.metrics(checked, config)
 
     def _imagine(state: RunState, key: Array) -> tuple[RunState, Metrics]:
         assert config.rollouts is not None
@@ -162,7 +174,13 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
 
             due = state.learn_steps % config.rollouts.every == 0
             synthetic, screen, metrics = jax.lax.cond(due, run, skip, state)
-        return dataclasses.replace(state, synthetic=synthetic, screen=screen), metrics
+        checked = sentinels.check_rollouts(
+            state.alarms, metrics, state.agent.updates, state.env_steps
+        )
+        return (
+            dataclasses.replace(state, synthetic=synthetic, screen=screen, alarms=checked),
+            metrics,
+        )
 
     def _batch(state: RunState, key: Array) -> Transition:
         if state.synthetic is None or state.screen is None:
@@ -174,7 +192,12 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
         key = stream_key(state.key, Stream.AGENT_RESET, state.resets)
         fresh = sac.init(key, spec.obs_dim, spec.act_dim, config.sac)
         fresh = eqx.tree_at(lambda a: a.updates, fresh, state.agent.updates)
-        return eqx.tree_at(lambda s: (s.agent, s.resets), state, (fresh, state.resets + 1))
+        return dataclasses.replace(
+            state,
+            agent=fresh,
+            resets=state.resets + 1,
+            alarms=sentinels.forget_agent(state.alarms),
+        )
 
     return Learner(
         explore=jax.jit(explore),

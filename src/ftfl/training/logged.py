@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zipfile
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from ftfl import replay
 from ftfl.envs.spec import EnvSpec
 from ftfl.errors import FtflError
 from ftfl.store.files import why
+from ftfl.training import sentinels
+from ftfl.training.progress import Progress
+from ftfl.training.state import RunState
 from ftfl.types import Transition
+
+_CHUNK_ROWS = 1_000
 
 FIELDS = {"obs": "(N, O)", "action": "(N, A)", "reward": "(N,)", "next_obs": "(N, O)",
           "terminated": "(N,)"}  # fmt: skip
@@ -67,3 +76,20 @@ def load_logged(path: Path, spec: EnvSpec) -> Transition:
             " range first."
         )
     return Transition(**rows)
+
+
+def insert_logged(state: RunState, progress: Progress, logged: Transition) -> RunState:
+    """Put logged transitions first into the real replay, and count their rewards."""
+    insert = jax.jit(replay.insert)
+    ring = state.real
+    count, chunk = len(logged.reward), min(_CHUNK_ROWS, ring.capacity)
+    for start in range(0, count, chunk):
+        kept = min(chunk, count - start)
+        # Filled up to the chunk's shape by repetition; the mask keeps what is real.
+        index = start + np.arange(chunk) % kept
+        rows = jax.tree.map(lambda x, i=index: x[i], logged)
+        ring = insert(ring, rows, jnp.arange(chunk) < kept)
+    for reward in logged.reward:
+        progress.rewards.add(float(reward))
+    alarms = sentinels.see_rewards(state.alarms, jnp.asarray(logged.reward))
+    return dataclasses.replace(state, real=ring, alarms=alarms)

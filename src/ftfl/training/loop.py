@@ -1,39 +1,46 @@
-"""The only loop: one environment, one seed, from the first step to the last."""
+"""The only loop: one environment, one seed, from the first step or a checkpoint to the last."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import math
-import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ftfl import replay
 from ftfl.config import Config
+from ftfl.envs.guard import EnvFault
 from ftfl.envs.spec import Environment
-from ftfl.errors import FtflError
+from ftfl.errors import FtflError, Stopped
 from ftfl.sinks.base import Sink
-from ftfl.store.checkpoint import prune, save_checkpoint
-from ftfl.store.metrics_file import MetricsWriter
+from ftfl.store.checkpoint import CheckpointStore, set_aside_after
+from ftfl.store.files import DiskError
 from ftfl.store.rundir import RunDir
+from ftfl.training import saving
 from ftfl.training import state as run_state
-from ftfl.training.evaluate import episode_seed, evaluate
+from ftfl.training.alarms import fatal, report
+from ftfl.training.episodes import Episodes
+from ftfl.training.evaluate import evaluate
+from ftfl.training.faults import EnvironmentLost, Faults
 from ftfl.training.learn import Learner, make_learner
-from ftfl.training.logged import load_logged
-from ftfl.training.progress import Clock, Progress
+from ftfl.training.logged import insert_logged, load_logged
+from ftfl.training.progress import Progress
+from ftfl.training.recorder import Recorder
+from ftfl.training.signals import StopRequest
 from ftfl.training.state import RunState
 from ftfl.types import Transition
 
-_STATUS_EVERY_SECONDS = 0.5
-_CHECKPOINTS_KEPT = 2
-_LOGGED_CHUNK = 1_000
 _MOST_OWED = 10_000
+_MOST_ROLLBACKS = 3
+_ROLLBACK = 1 << 30  # a stream of its own, far from those of state.Stream
+
+
+class Diverged(FtflError):
+    """Something that must be finite is not any more."""
 
 
 class Loop:
@@ -46,107 +53,133 @@ class Loop:
         eval_env: Environment,
         run_dir: RunDir,
         sinks: Sequence[Sink] = (),
+        stop: StopRequest | None = None,
     ):
         """Prepare everything that can fail before the first step does.
+
+        A run directory with checkpoints is gone on with from the newest valid one, to the same
+        bits as if it had never been left.
 
         Raises:
             FtflError: the task and the algorithm do not go together, or a file is unusable.
         """
         self.config, self.env, self.eval_env, self.run_dir = config, env, eval_env, run_dir
-        self.sinks = sinks
+        self.stop = stop or StopRequest()
         self.learner: Learner = make_learner(config, env.spec)
-        logged = None
-        if config.init_replay is not None:
-            logged = load_logged(Path(config.init_replay), env.spec)
-        self.state: RunState = run_state.init(
-            config, env.spec, 0 if logged is None else len(logged.reward)
-        )
         self.progress = Progress()
-        self.clock = Clock()
-        self.metrics: dict[str, Any] = {}  # newest device metrics, fetched when logged
-        self.fit_seconds = 0.0
-        self._due: set[str] = set()
-        self._status_at = -math.inf
-        self._started = time.perf_counter()
-        self._speed_mark = (0, self._started)
-        self._speed = 0.0
-        if logged is not None:
-            self._insert_logged(logged)
+        self.found = saving.find(run_dir)
+        if self.found is None:
+            logged = None
+            if config.init_replay is not None:
+                logged = load_logged(Path(config.init_replay), env.spec)
+            rows = 0 if logged is None else len(logged.reward)
+            self.state: RunState = run_state.init(config, env.spec, rows)
+            if logged is not None:
+                self.state = insert_logged(self.state, self.progress, logged)
+            self.store = CheckpointStore(run_dir.checkpoints_path)
+        else:
+            self._go_back_to(self.found)
+        self.recorder = Recorder(config, run_dir, sinks, self.progress)
+        self.faults = Faults(config, run_dir, self.recorder)
+        self.episodes = Episodes(config, env, self.recorder, self.faults)
+        self.metrics: dict[str, Any] = dict(self.progress.metrics)  # device values, newest
+        self._saved_at = -1 if self.found is None else self.progress.env_steps
 
     def run(self) -> RunState:
-        """Train to the last step; evaluate and checkpoint on the way and at the end."""
-        config, progress = self.config, self.progress
-        with self.run_dir.metrics_writer() as writer:
-            self.writer: MetricsWriter = writer
-            self._status("starting")
+        """Train to the last step; evaluate and checkpoint on the way and at the end.
+
+        Raises:
+            Stopped: a signal asked for it; the run is saved.
+            FtflError: the environment failed more often than allowed, learning diverged, or the
+                disk is full, where the configuration says to stop then.
+        """
+        with self.recorder:
+            self.recorder.status("starting")
+            self.recorder.take_over(self.progress)
+            if self.found is not None and self.found.damage:
+                self._say("damage", f"passed over a damaged checkpoint: {self.found.damage[0]}")
             # Compiled before the first reset: a machine must not wait for it in mid-episode.
             self.learner.act(self.state, np.zeros(self.env.spec.obs_dim, np.float32))
-            obs = self.env.reset(episode_seed(config.seed, 0))
-            while progress.env_steps < config.steps:
-                obs, ended = self._step(obs)
-                last = progress.env_steps == config.steps
-                self._note_due(last)
-                if ended:
-                    self._end_episode()
-                if ended or last or not config.update_between_episodes:
-                    self._learn_owed()
-                    self._do_due()
-                if ended and not last:
-                    obs = self.env.reset(episode_seed(config.seed, progress.episode))
-            self._status("done")
+            self._checkpoint()
+            try:
+                self._train()
+            except EnvironmentLost:
+                # What was learned is kept, whatever the environment does; if it is sane.
+                with contextlib.suppress(Diverged):
+                    self._checkpoint()
+                raise
+            self._finish()
         return self.state
+
+    def _train(self) -> None:
+        obs = self.episodes.resume()
+        if self.progress.env_steps == self.config.steps:
+            self._do_due()  # an earlier process came to its end, and not through it
+        while self.progress.env_steps < self.config.steps:
+            try:
+                self._leave_if_asked()
+                obs = self._advance(obs)
+            except Diverged as reason:
+                obs = self._roll_back(reason)
+
+    def _advance(self, obs: np.ndarray) -> np.ndarray:
+        """One step and what it owes; the observation to go on from."""
+        config, progress = self.config, self.progress
+        try:
+            obs, ended = self._step(obs)
+        except EnvFault as fault:
+            if fault.cause == "action":
+                raise Diverged(str(fault)) from fault  # the policy's doing
+            # The transition is void: it was neither stored nor counted.
+            self.faults.add(fault)
+            self.episodes.abandon()
+            ended = True
+        else:
+            self._note_due()
+            if ended:
+                self.episodes.end()
+        last = progress.env_steps == config.steps
+        if ended or last or not config.update_between_episodes:
+            self._learn_owed()
+            self._do_due()
+        return self.episodes.reset() if ended and not last else obs
 
     def _step(self, obs: np.ndarray) -> tuple[np.ndarray, bool]:
         """Act once, keep what came of it; the next observation, and whether the episode ended."""
-        config, progress = self.config, self.progress
+        config, progress, clock = self.config, self.progress, self.recorder.clock
+        self._reset_agent_when_due()
         warming = progress.env_steps < config.warmup_steps
         chosen = self.learner.explore(self.state) if warming else self.learner.act(self.state, obs)
         action = np.asarray(chosen)
-        self.clock.lap("learn")
+        clock.lap("learn")
+        self._require_sane()  # the device has just finished: asking it costs nothing
+        progress.actions.append(action)
         result = self.env.step(action)
-        self.clock.lap("env")
+        clock.lap("env")
         row = (obs, action, np.float32(result.reward), result.obs, np.bool_(result.terminated))
         # Host arrays go in as they are: the compiled call takes them to the device.
         transition = Transition(*cast(Any, row))
         self.state = self.learner.observe(self.state, transition)
         progress.env_steps += 1
         progress.episode_return += result.reward
-        progress.actions.append(action)
+        progress.obs = result.obs
         progress.rewards.add(result.reward)
         if progress.env_steps >= config.warmup_steps and self._enough_rows():
             progress.owed.append(self._refit_due())
             if len(progress.owed) > _MOST_OWED:
-                raise FtflError(
+                raise EnvironmentLost(
                     f"no episode has ended in {_MOST_OWED} steps, and update_between_episodes"
                     " learns only then: give the environment a time limit."
                 )
-        self._status("warming up" if warming else "training", lazily=True)
+        self.recorder.status("warming up" if warming else "training", lazily=True)
         return result.obs, result.terminated or result.truncated
+
+    # Learning.
 
     def _enough_rows(self) -> bool:
         """A model needs a held-out row and one to train on, twice."""
         model = self.config.dynamics
-        return model is None or self.progress.rewards.count >= 2 * model.holdout_every
-
-    def _note_due(self, last: bool) -> None:
-        steps, config = self.progress.env_steps, self.config
-        for name, every in (
-            ("log", config.log_every),
-            ("evaluate", config.eval_every),
-            ("checkpoint", config.checkpoint_every),
-        ):
-            if steps % every == 0 or last:
-                self._due.add(name)
-
-    def _do_due(self) -> None:
-        """What is due, now that the environment rests (or need not)."""
-        if "log" in self._due:
-            self._log()
-        if "evaluate" in self._due:
-            self._evaluate()
-        if "checkpoint" in self._due:
-            self._checkpoint()
-        self._due.clear()
+        return model is None or self.progress.rows >= 2 * model.holdout_every
 
     def _refit_due(self) -> bool:
         if self.config.dynamics is None:
@@ -157,53 +190,69 @@ class Loop:
         return due
 
     def _learn_owed(self) -> None:
-        for refit in self.progress.owed:
+        progress = self.progress
+        for refit in progress.owed:
+            self._reset_agent_when_due()
             if refit:
                 self._fit()
             self.state, metrics = self.learner.learn(self.state)
             if "rollout/rows_count" in metrics and self._skipped_rollouts():
                 metrics = {k: v for k, v in metrics.items() if not k.startswith("rollout/")}
+            progress.learn_steps += 1
+            progress.updates += self._updates_made()
             self.metrics |= metrics
-            self._reset_agent_when_due()
-        self.progress.owed.clear()
+        progress.owed.clear()
+
+    def _updates_made(self) -> int:
+        rollouts = self.config.rollouts
+        if rollouts is None or rollouts.updates == "fixed":
+            return self.config.sac.updates_per_step
+        return int(self.state.agent.updates) - self.progress.updates  # as many as data allowed
 
     def _skipped_rollouts(self) -> bool:
         rollouts = self.config.rollouts
-        if rollouts is None or rollouts.every == 1:
-            return False
-        return (int(self.state.learn_steps) - 1) % rollouts.every != 0
+        return rollouts is not None and self.progress.learn_steps % rollouts.every != 0
 
     def _fit(self) -> None:
-        self.clock.lap("learn")
+        clock = self.recorder.clock
+        clock.lap("learn")
         start = time.perf_counter()
         self.state, metrics = self.learner.fit(self.state)
         jax.block_until_ready(metrics)
-        self.fit_seconds = time.perf_counter() - start
-        self.metrics |= metrics
-        self.clock.lap("fit")
+        self.metrics |= metrics | {"model/fit_seconds": time.perf_counter() - start}
+        clock.lap("fit")
 
     def _reset_agent_when_due(self) -> None:
-        every = self.config.sac.reset_every_updates
-        # Not at the very end: what is evaluated and kept should have learned.
-        if not every or self.progress.env_steps == self.config.steps:
-            return
-        per_step = self.config.sac.updates_per_step
-        done = int(self.state.learn_steps) * per_step
-        if done // every > (done - per_step) // every:
+        """Just before the agent is used again: what is evaluated and kept has learned."""
+        every, progress = self.config.sac.reset_every_updates, self.progress
+        if every and progress.updates // every > progress.agent_resets:
             self.state = self.learner.reset_agent(self.state)
+            progress.agent_resets += 1
 
-    def _end_episode(self) -> None:
-        progress = self.progress
-        self._write(
-            {
-                "train/episode_return_reward": progress.episode_return / self._unit,
-                "train/episode_length_steps": len(progress.actions),
-                "train/episodes_count": progress.episode + 1,
-            }
-        )
-        progress.episode += 1
-        progress.episode_return = 0.0
-        progress.actions = []
+    # What is due now and then.
+
+    def _note_due(self) -> None:
+        steps, config = self.progress.env_steps, self.config
+        for name, every in (
+            ("log", config.log_every),
+            ("evaluate", config.eval_every),
+            ("checkpoint", config.checkpoint_every),
+        ):
+            if (steps % every == 0 or steps == config.steps) and name not in self.progress.due:
+                self.progress.due.append(name)
+
+    def _do_due(self) -> None:
+        """What is due, now that the environment rests (or need not)."""
+        due = self.progress.due
+        if due:
+            self._require_sane()
+        for name, do in (("log", self._log), ("evaluate", self._evaluate)):
+            if name in due:
+                do()
+                due.remove(name)
+        if "checkpoint" in due:
+            due.remove("checkpoint")
+            self._checkpoint()
 
     @property
     def _unit(self) -> float:
@@ -211,128 +260,155 @@ class Loop:
         return self.config.task.reward_unit
 
     def _log(self) -> None:
-        self.clock.lap("learn")
+        self.recorder.clock.lap("learn")
         progress = self.progress
-        now = time.perf_counter()
-        steps, since = self._speed_mark
-        self._speed = (progress.env_steps - steps) / max(now - since, 1e-9)
-        self._speed_mark = (progress.env_steps, now)
         values = {k: float(v) for k, v in self.metrics.items()}
         values = {k: v / self._unit if k.endswith("_reward") else v for k, v in values.items()}
-        values["rollout/real_reward_mean_reward"] = progress.rewards.mean / self._unit
-        values["rollout/real_reward_std_reward"] = progress.rewards.std / self._unit
-        values["agent/updates_count"] = int(self.state.agent.updates)
-        values["agent/resets_count"] = int(self.state.resets)
-        values["termination/mismatch_count"] = int(self.state.mismatches)
-        values["time/steps_per_second"] = self._speed
-        if self.config.dynamics is not None:
-            values["model/fit_seconds"] = self.fit_seconds
-        self._write(values | self.clock.take())
-        self.latest = values
-
-    def _evaluate(self) -> None:
-        self.clock.lap("learn")
-        self._status("evaluating")
-        actor = self.state.agent.actor
-        result = evaluate(
-            self.eval_env,
-            lambda obs: np.asarray(self.learner.mode(actor, obs)),
-            self.config.seed,
-            self.config.eval_episodes,
-        )
-        returns = result.returns / self._unit
-        self.progress.last_return = float(np.mean(returns))
-        self._write(
-            {
-                "eval/return_mean_reward": float(np.mean(returns)),
-                "eval/return_std_reward": float(np.std(returns)),
-                "eval/return_min_reward": float(np.min(returns)),
-                "eval/return_max_reward": float(np.max(returns)),
-                "eval/length_mean_steps": float(np.mean(result.lengths)),
-                "eval/episodes_count": len(returns),
+        for finding in report(self.state.alarms):
+            self._say(finding.name, finding.sentence)
+        wrong = int(self.state.mismatches)
+        if wrong:
+            self._say("termination", f"termination function wrong on {wrong} real steps")
+        if values.get("rollout/usable_rows_count") == 0:
+            self._say("screen", "the screen lets no synthetic row through: updates use real rows")
+        else:
+            self.recorder.notices.pop("screen", None)
+        self.recorder.log(
+            values
+            | {
+                "rollout/real_reward_mean_reward": progress.rewards.mean / self._unit,
+                "rollout/real_reward_std_reward": progress.rewards.std / self._unit,
+                "agent/updates_count": progress.updates,
+                "agent/resets_count": progress.agent_resets,
+                "termination/mismatch_count": wrong,
+                "env/faults_count": len(progress.faults),
             }
         )
-        self.clock.lap("eval")
+
+    def _evaluate(self) -> None:
+        clock = self.recorder.clock
+        clock.lap("learn")
+        self.recorder.status("evaluating")
+        actor = self.state.agent.actor
+        try:
+            result = evaluate(
+                self.eval_env,
+                lambda obs: np.asarray(self.learner.mode(actor, obs)),
+                self.config.seed,
+                self.config.eval_episodes,
+            )
+        except FtflError as error:
+            raise EnvironmentLost(str(error)) from error  # it cannot be made again
+        for fault in result.faults:
+            self.faults.add(fault, evaluating=True)
+        if len(result.returns):
+            returns = result.returns / self._unit
+            self.progress.last_return = float(np.mean(returns))
+            self.recorder.write(
+                {
+                    "eval/return_mean_reward": float(np.mean(returns)),
+                    "eval/return_std_reward": float(np.std(returns)),
+                    "eval/return_min_reward": float(np.min(returns)),
+                    "eval/return_max_reward": float(np.max(returns)),
+                    "eval/length_mean_steps": float(np.mean(result.lengths)),
+                    "eval/episodes_count": len(returns),
+                }
+            )
+        clock.lap("eval")
+
+    # Saving, leaving, coming back.
 
     def _checkpoint(self) -> None:
         progress = self.progress
-        components = run_state.to_components(self.state)
-        components["episode"] = {
-            "actions": np.asarray(progress.actions, np.float32).reshape(-1, self.env.spec.act_dim)
-        }
-        meta = {
-            "env_steps": progress.env_steps,
-            "episode": progress.episode,
-            "episode_return": progress.episode_return,
-            "rewards": [progress.rewards.count, progress.rewards.mean, progress.rewards.squares],
-            "fitted": progress.fitted,
-            "owed": progress.owed,
-            "seconds": self._seconds(),
-            "last_return": progress.last_return,
-        }
-        # Lines older than the checkpoint must not be lost with it.
-        self.writer.sync()
-        save_checkpoint(self.run_dir.checkpoints_path, progress.env_steps, components, meta)
-        prune(self.run_dir.checkpoints_path, _CHECKPOINTS_KEPT)
-
-    def _seconds(self) -> float:
-        return self.progress.seconds + time.perf_counter() - self._started
-
-    def _write(self, values: Mapping[str, float]) -> None:
-        updates = int(self.state.agent.updates)
-        self.writer.write(self.progress.env_steps, updates, self._seconds(), values)
-        for sink in self.sinks:
-            sink(self.progress.env_steps, values)
-
-    def _status(self, what: str, lazily: bool = False) -> None:
-        now = time.perf_counter()
-        if lazily and now - self._status_at < _STATUS_EVERY_SECONDS:
+        if self._saved_at == progress.env_steps:
             return
-        self._status_at = now
-        progress, latest = self.progress, getattr(self, "latest", {})
-        left = self.config.steps - progress.env_steps
-        speed = self._speed if progress.env_steps > self.config.warmup_steps else 0.0
-        self.run_dir.write_status(
-            {
-                "state": what,
-                "label": self.run_dir.label(self.config.algo),
-                "seed": self.config.seed,
-                "env_steps": progress.env_steps,
-                "total_steps": self.config.steps,
-                "seconds": self._seconds(),
-                "eta_seconds": left / speed if speed else None,
-                "steps_per_second": speed or None,
-                "last_return": progress.last_return,
-                "reward_r2": latest.get("model/reward_r2"),
-                "synthetic_reward_mean": latest.get("rollout/synthetic_reward_mean_reward"),
-                "real_reward_mean": latest.get("rollout/real_reward_mean_reward")
-                if self.config.dynamics
-                else None,
-                "message": _warning(latest),
-                "pid": os.getpid(),
-            }
+        self._require_sane()
+        progress.metrics = {k: float(v) for k, v in self.metrics.items()}
+        self.recorder.book_seconds()
+        try:
+            self.recorder.sync()
+            saving.save(self.store, self.state, progress)
+        except DiskError as error:
+            if self.store.last_step == progress.env_steps:
+                self._saved_at = progress.env_steps  # saved; only older ones could not be deleted
+            if self.config.on_full_disk == "stop":
+                raise
+            last = f"step {self._saved_at}" if self._saved_at >= 0 else "none"
+            self._say("checkpoint", f"{error} The last one kept: {last}; training goes on.")
+            return
+        self._saved_at = progress.env_steps
+        self.recorder.notices.pop("checkpoint", None)
+
+    def _leave_if_asked(self) -> None:
+        reason = self.stop.reason
+        if reason is None:
+            return
+        self._checkpoint()
+        step = self.progress.env_steps
+        if self._saved_at != step:
+            raise FtflError(
+                f"stopped by {reason} at step {step}, which could not be saved:"
+                f" {self.recorder.notices['checkpoint']}"
+            )
+        self._say("stop", f"stopped by {reason} and saved at step {step}")
+        self.recorder.status("stopped")
+        raise Stopped(
+            f"stopped by {reason} and saved at step {step}: go on with"
+            f" `ftfl resume {self.run_dir.path}`."
         )
 
-    def _insert_logged(self, logged: Transition) -> None:
-        insert = jax.jit(replay.insert)
-        ring = self.state.real
-        count, chunk = len(logged.reward), min(_LOGGED_CHUNK, self.state.real.capacity)
-        for start in range(0, count, chunk):
-            kept = min(chunk, count - start)
-            # Filled up to the chunk's shape by repetition; the mask keeps what is real.
-            index = start + np.arange(chunk) % kept
-            rows = jax.tree.map(lambda x, i=index: x[i], logged)
-            ring = insert(ring, rows, jnp.arange(chunk) < kept)
-        self.state = dataclasses.replace(self.state, real=ring)
-        for reward in logged.reward:
-            self.progress.rewards.add(float(reward))
+    def _finish(self) -> None:
+        if self._saved_at != self.progress.env_steps:
+            raise FtflError(
+                "the run is at its end, but its last checkpoint could not be written:"
+                f" {self.recorder.notices['checkpoint']}"
+            )
+        self.recorder.status("done")
 
+    def _require_sane(self) -> None:
+        """Refuse to go on, or to save, once a loss or a parameter is no longer finite."""
+        if self.config.on_divergence == "continue" or not fatal(self.state.alarms):
+            return
+        first = next(f for f in report(self.state.alarms) if f.severity == "fatal")
+        raise Diverged(f"learning diverged: {first.sentence}")
 
-def _warning(latest: Mapping[str, Any]) -> str:
-    """What the newest metrics say that nobody should miss, for the table."""
-    wrong = latest.get("termination/mismatch_count", 0)
-    if wrong:
-        return f"termination function wrong on {wrong} real steps"
-    if latest.get("rollout/usable_rows_count") == 0:
-        return "the screen lets no synthetic row through; updates use real rows alone"
-    return ""
+    def _roll_back(self, reason: Diverged) -> np.ndarray:
+        """Go on from the last good checkpoint with fresh randomness, or give up."""
+        failed_at, count = self.progress.env_steps, self.progress.rollbacks + 1
+        kept = f"the last good checkpoint is at step {self._saved_at}"
+        if self.config.on_divergence != "roll_back":
+            raise FtflError(f"{reason} Stopped at step {failed_at}; {kept}.") from reason
+        if count > _MOST_ROLLBACKS:
+            raise FtflError(
+                f"{reason} It came back {_MOST_ROLLBACKS} times after rolling back; {kept}."
+            ) from reason
+        while True:
+            found = saving.find(self.run_dir)
+            if found is None:
+                raise FtflError(f"{reason} There is no checkpoint to roll back to.") from reason
+            self._go_back_to(found)
+            if not fatal(self.state.alarms):
+                break
+            # Saved while `continue` was the policy: not what to go back to.
+            set_aside_after(self.run_dir.checkpoints_path, self.progress.env_steps - 1)
+        self.state = dataclasses.replace(
+            self.state, key=jax.random.fold_in(self.state.key, _ROLLBACK + count)
+        )
+        self.progress.rollbacks = count
+        self.metrics = dict(self.progress.metrics)
+        self._saved_at = self.progress.env_steps
+        self.recorder.take_over(self.progress)
+        event = {"event": "rolled back", "from": failed_at, "to": self._saved_at}
+        self.run_dir.append_history(event | {"reason": str(reason)})
+        self._say("divergence", f"rolled back from step {failed_at} to {self._saved_at}: {reason}")
+        self.episodes.abandon()
+        return self.episodes.reset()
+
+    def _say(self, about: str, sentence: str) -> None:
+        self.recorder.notices[about] = sentence
+
+    def _go_back_to(self, found: saving.Found) -> None:
+        checkpoint = found.checkpoint
+        self.state, self.progress = saving.load(checkpoint, self.config, self.env.spec)
+        set_aside_after(self.run_dir.checkpoints_path, checkpoint.step)
+        self.store = CheckpointStore(self.run_dir.checkpoints_path, checkpoint)

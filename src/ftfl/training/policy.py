@@ -93,13 +93,13 @@ def load_policy(run_dir: Path, step: int | None = None) -> LoadedPolicy:
 
 def _checkpoint(run: RunDir, step: int | None) -> tuple[Checkpoint, list[str]]:
     if step is None:
-        return latest_valid(run.checkpoints_path)
+        return latest_valid(run.checkpoints_path, tables=False)
     paths = list_checkpoints(run.checkpoints_path)
     steps = {int(path.name.removeprefix("step_")): path for path in paths}
     if step not in steps:
         have = ", ".join(map(str, steps)) or "none"
         raise FtflError(f"{run.path} has no checkpoint at step {step}; it has: {have}.")
-    return load_checkpoint(steps[step]), []
+    return load_checkpoint(steps[step], tables=False), []
 
 
 @functools.partial(jax.jit, static_argnames="config")

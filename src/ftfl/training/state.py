@@ -6,6 +6,7 @@ one, evaluating more often or measuring changes nobody else's randomness (docs/a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any
 
@@ -13,7 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, UInt
 
 from ftfl import replay, sac
 from ftfl.config import Config
@@ -24,7 +25,10 @@ from ftfl.errors import FtflError
 from ftfl.replay import Replay
 from ftfl.rollouts.memory import Memory, remember
 from ftfl.sac import SacState
-from ftfl.types import Key
+from ftfl.store.segments import Stored, Table
+from ftfl.training import alarms, sentinels
+from ftfl.training.alarms import Alarms
+from ftfl.types import Key, Transition
 
 
 class Stream(IntEnum):
@@ -52,17 +56,25 @@ class RunState(eqx.Module):
     screen: Memory | None
     # randomness
     key: Key
+    holdout: UInt[Array, ""]
+    """Decides which rows are held out; it outlives a change of the key (fork, roll back)."""
     # counters
     env_steps: Int[Array, ""]
     learn_steps: Int[Array, ""]
     resets: Int[Array, ""]
     mismatches: Int[Array, ""]
     """Real transitions whose end the termination function got wrong."""
+    # what went wrong, and when
+    alarms: Alarms
 
 
 def stream_key(root: Key, stream: Stream, counter: Array | int = 0) -> Key:
     """The key of one consumer at one moment."""
     return jax.random.fold_in(jax.random.fold_in(root, int(stream)), counter)
+
+
+def _holdout(root: Key) -> UInt[Array, ""]:
+    return jax.random.bits(stream_key(root, Stream.HOLDOUT), (), jnp.uint32)
 
 
 def init(config: Config, spec: EnvSpec, logged_rows: int = 0) -> RunState:
@@ -89,37 +101,57 @@ def init(config: Config, spec: EnvSpec, logged_rows: int = 0) -> RunState:
         synthetic=synthetic,
         screen=memory,
         key=root,
+        holdout=_holdout(root),
         env_steps=jnp.int32(0),
         learn_steps=jnp.int32(0),
         resets=jnp.int32(0),
         mismatches=jnp.int32(0),
+        alarms=alarms.init(),
     )
 
 
-_COMPONENTS = ("agent", "dynamics", "real", "synthetic", "screen")
+_COMPONENTS = ("agent", "dynamics", "synthetic", "screen", "alarms")
+_COUNTERS = ("env_steps", "learn_steps", "resets", "mismatches")
 
 
 def to_components(state: RunState) -> dict[str, dict[str, np.ndarray]]:
-    """Named arrays by component, for a checkpoint. Replays store their filled rows only."""
+    """Named arrays by component, for a checkpoint; all but the real replay (``real_rows``)."""
     components: dict[str, dict[str, np.ndarray]] = {}
     for name in _COMPONENTS:
         part = getattr(state, name)
         arrays = _named(part)
         if isinstance(part, Replay):
+            # Rows never filled are zeros.
             filled = int(part.size)
             arrays = {k: v[:filled] if v.ndim else v for k, v in arrays.items()}
         if arrays:
             components[name] = arrays
-    counters = {
-        name: np.asarray(getattr(state, name))
-        for name in ("env_steps", "learn_steps", "resets", "mismatches")
-    }
-    components["run"] = {"key": np.asarray(jax.random.key_data(state.key)), **counters}
+    counters = {name: np.asarray(getattr(state, name)) for name in _COUNTERS}
+    key = np.asarray(jax.random.key_data(state.key))
+    components["run"] = {"key": key, "holdout": np.asarray(state.holdout), **counters}
     return components
 
 
-def from_components(template: RunState, components: dict[str, dict[str, np.ndarray]]) -> RunState:
-    """The inverse, into the shapes of ``template`` (a fresh ``init`` of the same config).
+def real_rows(state: RunState, total: int) -> Table:
+    """The real replay as a table of ``total`` rows that only grows: saving costs what is new."""
+    capacity = state.real.capacity
+
+    def read(start: int, stop: int) -> dict[str, np.ndarray]:
+        slots = np.arange(start, stop) % capacity
+        return {k: np.asarray(v)[slots] for k, v in state.real.rows._asdict().items()}
+
+    return Table(total=total, kept=min(total, capacity), read=read)
+
+
+def from_components(
+    template: RunState, components: Mapping[str, Mapping[str, np.ndarray]], real: Stored
+) -> RunState:
+    """The inverse of both, into the shapes of ``template`` (a fresh ``init`` of the same config).
+
+    The room for real rows may have grown since (``--steps``): row number n lies in slot n modulo
+    the capacity, wherever that leads.
+
+    A checkpoint from before there were alarms gets fresh ones, which know the replay's rewards.
 
     Raises:
         FtflError: an array is missing, or has another shape or dtype than the configuration says.
@@ -127,13 +159,43 @@ def from_components(template: RunState, components: dict[str, dict[str, np.ndarr
     parts: dict[str, Any] = {
         name: restore(name, getattr(template, name), components.get(name, {}))
         for name in _COMPONENTS
+        if name != "alarms" or name in components
     }
+    parts["real"] = ring(template.real, real)
+    if "alarms" not in parts:
+        parts["alarms"] = sentinels.see_rewards(alarms.init(), parts["real"].rows.reward)
     run = components["run"]
-    parts |= {k: jnp.asarray(v) for k, v in run.items() if k != "key"}
-    return RunState(**parts, key=jax.random.wrap_key_data(jnp.asarray(run["key"])))
+    parts |= {k: jnp.asarray(run[k]) for k in _COUNTERS}
+    parts["key"] = jax.random.wrap_key_data(jnp.asarray(run["key"]))
+    held_out = run.get("holdout")
+    parts["holdout"] = _holdout(parts["key"]) if held_out is None else jnp.asarray(held_out)
+    return RunState(**parts)
 
 
-def restore(name: str, part: Any, arrays: dict[str, np.ndarray]) -> Any:
+def ring(template: Replay, stored: Stored) -> Replay:
+    """A replay of ``template``'s room that holds the newest of the stored rows."""
+    capacity, total = template.capacity, stored.total
+    kept = min(total, capacity)
+    slots = np.arange(total - kept, total) % capacity
+    columns = {}
+    for name, leaf in template.rows._asdict().items():
+        if name not in stored.rows:
+            raise FtflError(f"the checkpoint's real replay has no column {name!r}.")
+        value = stored.rows[name]
+        if value.shape[1:] != leaf.shape[1:] or value.dtype != leaf.dtype or len(value) < kept:
+            raise FtflError(
+                f"the checkpoint's real replay holds {name!r} as {value.dtype}{value.shape}, but"
+                f" the configuration says {leaf.dtype} of shape ({kept}, …{leaf.shape[1:]})."
+            )
+        whole = np.zeros(leaf.shape, leaf.dtype)
+        whole[slots] = value[len(value) - kept :]
+        columns[name] = jnp.asarray(whole)
+    return Replay(
+        Transition(**columns), jnp.int32(total % capacity), jnp.int32(min(total, capacity))
+    )
+
+
+def restore(name: str, part: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     """One component, into the structure of ``part``; a replay may hold fewer rows than its room.
 
     Raises:

@@ -3,44 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from ftfl.config import Config
 from ftfl.sac import SacState
 from ftfl.types import Key, Metrics
 
-Update = Callable[[SacState, Key], tuple[SacState, Metrics]]
 _LARGEST = "agent/q_max_abs_scaled"  # of all updates, where the others are means
+
+Told = tuple[Metrics, Bool[Array, "*U 2"]]
+"""What an update says: its metrics, and what ``sentinels.is_bad`` says of its batch."""
+Update = Callable[[SacState, Key], tuple[SacState, Told]]
 
 
 def run(
     one: Update, agent: SacState, key: Key, usable: Int[Array, ""], config: Config
-) -> tuple[SacState, Metrics]:
-    """``sac.updates_per_step`` updates, or with rollouts.updates=stored as many as data allow."""
+) -> tuple[SacState, Told, Metrics]:
+    """``sac.updates_per_step`` updates, or with rollouts.updates=stored as many as data allow.
+
+    Returns:
+        The agent; what each update said, stacked (of updates left out, what the last one said);
+        and their metrics: means, of Q the largest.
+    """
     per_step = config.sac.updates_per_step
     if config.rollouts is None or config.rollouts.updates == "fixed":
-        agent, per_update = jax.lax.scan(one, agent, jax.random.split(key, per_step))
-        metrics = {k: jnp.mean(v) for k, v in per_update.items()}
-        metrics[_LARGEST] = jnp.max(per_update[_LARGEST])
-        return agent, metrics
+        agent, told = jax.lax.scan(one, agent, jax.random.split(key, per_step))
+        means = {k: jnp.mean(v) for k, v in told[0].items()}
+    else:
+        count = allowed(usable, config.rollouts.retained_rows, per_step)
+        agent, told = _as_many(one, agent, jax.random.split(key, 2 * per_step), count)
+        done = jnp.arange(2 * per_step, dtype=jnp.int32) < count
+        means = {
+            k: jnp.sum(jnp.where(done, v, 0.0)) / count.astype(jnp.float32)
+            for k, v in told[0].items()
+        }
+    return agent, told, means | {_LARGEST: jnp.max(told[0][_LARGEST])}
 
-    count = allowed(usable, config.rollouts.retained_rows, per_step)
-    keys = jax.random.split(key, 2 * per_step)
-    shapes = jax.eval_shape(one, agent, keys[0])[1]
 
-    def add(i: Array, carry: tuple[SacState, Metrics]) -> tuple[SacState, Metrics]:
-        agent, sums = carry
-        agent, news = one(agent, keys[i])
-        total = {k: sums[k] + v for k, v in news.items()}
-        return agent, total | {_LARGEST: jnp.maximum(sums[_LARGEST], news[_LARGEST])}
+def _as_many(
+    one: Update, agent: SacState, keys: Key, count: Int[Array, ""]
+) -> tuple[SacState, Told]:
+    """The first ``count`` ≥ 1 of so many updates as there are keys."""
+    nothing = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, agent, keys[0])[1]
+    )
 
-    zero = {k: jnp.zeros(x.shape, x.dtype) for k, x in shapes.items()}
-    agent, sums = jax.lax.fori_loop(0, count, add, (agent, zero))
-    means = {k: v / count.astype(jnp.float32) for k, v in sums.items()}
-    return agent, means | {_LARGEST: sums[_LARGEST]}
+    def step(carry: tuple[SacState, Told], x: tuple[Array, Key]) -> tuple[Any, Told]:
+        i, key = x
+        agent, told = jax.lax.cond(i < count, lambda: one(carry[0], key), lambda: carry)
+        return (agent, told), told
+
+    numbers = jnp.arange(keys.shape[0], dtype=jnp.int32)
+    (agent, _), told = jax.lax.scan(step, (agent, nothing), (numbers, keys))
+    return agent, told
 
 
 def allowed(usable: Int[Array, ""], retained: int, per_step: int) -> Int[Array, ""]:

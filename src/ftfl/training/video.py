@@ -128,6 +128,9 @@ class _Filmed:
     def close(self) -> None:
         self.env.close()
 
+    def restart(self) -> None:
+        self.env.restart()
+
     def _shoot(self) -> None:
         self._writer.append_data(self.env.render())
         self.frames += 1

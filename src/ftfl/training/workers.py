@@ -12,21 +12,24 @@ import hashlib
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from ftfl.config import Config, from_dict, to_dict
-from ftfl.errors import FtflError
+from ftfl.errors import FtflError, Stopped
 from ftfl.sinks.base import FailSoft, Sink
+from ftfl.store.listing import list_checkpoints, step_of
 from ftfl.store.provenance import collect
-from ftfl.store.rundir import RunDir
+from ftfl.store.rundir import STATUS_FIELDS, RunDir
+from ftfl.training.signals import ASK, SAVED_EXIT, StopRequest
 
 _POLL_SECONDS = 0.2
-_STOP_SECONDS = 10.0
 
 
 def available_cores() -> list[int]:
@@ -78,16 +81,14 @@ class Pool:
 
     def submit(self, run_dir: RunDir, config: Config) -> None:
         """Put a run in line; its directory exists already."""
-        run_dir.write_status(
-            {
-                "state": "starting",
-                "label": run_dir.label(config.algo),
-                "seed": config.seed,
-                "env_steps": 0,
-                "total_steps": config.steps,
-                "message": "waiting for a free core",
-            }
-        )
+        news = {
+            "state": "starting",
+            "label": run_dir.label(config.algo),
+            "seed": config.seed,
+            "total_steps": config.steps,
+            "message": "waiting for a free core",
+        }
+        run_dir.write_status({"env_steps": 0} | known_status(run_dir) | news)
         self.waiting.append(run_dir)
 
     def poll(self) -> bool:
@@ -96,35 +97,42 @@ class Pool:
             code = process.poll()
             if code is not None:
                 del self.running[core]
-                if code != 0:
-                    self._fail(run_dir, f"the process ended with exit code {code}")
+                if code not in (0, SAVED_EXIT):
+                    self._fail(run_dir, f"the process {_ending(code)}; its checkpoints stay")
         free = [core for core in self.cores if core not in self.running]
         for core, run_dir in zip(free, list(self.waiting), strict=False):
             self.waiting.remove(run_dir)
             self.running[core] = (run_dir, self._start(run_dir, core))
         return bool(self.running or self.waiting)
 
-    def stop(self) -> None:
-        """Ask the running processes to end, make them after a while, and say so in each status."""
+    def stop(self, ask_again: Callable[[], bool] = lambda: False) -> None:
+        """Ask the running processes to save and end, and wait until they have.
+
+        ``ask_again`` is looked at meanwhile: once it is true they are ended at once.
+        """
         for run_dir in self.waiting:
-            self._fail(run_dir, "stopped before it began")
+            self._say(run_dir, "stopped", "stopped before it began; `ftfl resume` starts it")
         self.waiting.clear()
-        for _, process in self.running.values():
-            if process.poll() is None:
-                process.terminate()
-        deadline = time.monotonic() + _STOP_SECONDS
+        self._ask()
+        while any(process.poll() is None for _, process in self.running.values()):
+            if ask_again():
+                for _, process in self.running.values():
+                    process.kill()  # what was saved stays
+            time.sleep(_POLL_SECONDS)
         for run_dir, process in self.running.values():
-            try:
-                code = process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                code = process.wait()
-            if code != 0:
-                self._fail(run_dir, "stopped")
+            if process.returncode not in (0, SAVED_EXIT):
+                what = "ended before it could save; its last checkpoint stays"
+                self._say(run_dir, "failed", what)
         self.running.clear()
 
+    def _ask(self) -> None:
+        for _, process in self.running.values():
+            if process.poll() is None:
+                process.send_signal(ASK)
+
     def _start(self, run_dir: RunDir, core: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "ftfl.training.workers", str(run_dir.path), str(core)]
+        command = [sys.executable, "-m", "ftfl.training.workers", str(run_dir.path), str(core),
+                   str(os.getpid())]  # fmt: skip
         if self.tensorboard:
             command.append("--tensorboard")
         with open(run_dir.path / "stderr.txt", "ab") as log:
@@ -134,11 +142,27 @@ class Pool:
             )  # fmt: skip
 
     def _fail(self, run_dir: RunDir, reason: str) -> None:
-        status = run_dir.read_status()
-        if status.get("state") != "failed":
+        if known_status(run_dir).get("state") != "failed":
             log = run_dir.path / "stderr.txt"
-            message = f"{reason}; see {log}" if log.exists() else reason
-            run_dir.write_status(status | {"state": "failed", "message": message})
+            self._say(run_dir, "failed", f"{reason}; see {log}" if log.exists() else reason)
+
+    @staticmethod
+    def _say(run_dir: RunDir, state: str, message: str) -> None:
+        run_dir.write_status(known_status(run_dir) | {"state": state, "message": message})
+
+
+def known_status(run_dir: RunDir) -> dict[str, Any]:
+    """The status as far as it can be read: a power cut may leave it empty, which costs nothing."""
+    try:
+        return {k: v for k, v in run_dir.read_status().items() if k in STATUS_FIELDS}
+    except FtflError:
+        return {}
+
+
+def _ending(code: int) -> str:
+    if code < 0:
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}"
 
 
 def prepare(configs: Sequence[Config], paths: Sequence[Path], argv: Sequence[str]) -> list[RunDir]:
@@ -175,8 +199,15 @@ def check_task(config: Config) -> None:
             load_logged(Path(config.init_replay), env.spec)
 
 
-def train_in_process(run_dir: RunDir, sinks: Sequence[Sink] = ()) -> None:
-    """Train the run that a directory describes, here and now; its status says how it ended."""
+def train_in_process(
+    run_dir: RunDir, sinks: Sequence[Sink] = (), parent: int | None = None
+) -> None:
+    """Train the run that a directory describes, from where it is; its status says how it ended.
+
+    Raises:
+        Stopped: Ctrl-C or SIGTERM (or, with ``parent``, the end of that process); it is saved.
+        FtflError: another process trains it, or training cannot go on.
+    """
     from ftfl.envs.make import make_task
     from ftfl.training.loop import Loop
 
@@ -184,16 +215,20 @@ def train_in_process(run_dir: RunDir, sinks: Sequence[Sink] = ()) -> None:
     with contextlib.ExitStack() as stack:
         for sink in sinks:
             stack.callback(sink.close)
+        # Before anything is written: the holder's own status must stay.
+        stack.enter_context(run_dir.lock())
+        stop = stack.enter_context(StopRequest(parent))
         try:
-            stack.enter_context(run_dir.lock())
             env = stack.enter_context(contextlib.closing(make_task(config.task)))
             # A machine exists once: it is evaluated where it learns, between episodes.
             eval_env = env
             if not config.update_between_episodes:
                 eval_env = stack.enter_context(contextlib.closing(make_task(config.task)))
-            Loop(config, env, eval_env, run_dir, sinks).run()
+            Loop(config, env, eval_env, run_dir, sinks, stop).run()
+        except Stopped:
+            raise
         except BaseException as error:
-            begun = run_dir.read_status() or {"label": run_dir.label(config.algo)}
+            begun = known_status(run_dir) or {"label": run_dir.label(config.algo)}
             text = (
                 str(error) if isinstance(error, FtflError) else f"{type(error).__name__}: {error}"
             )
@@ -202,17 +237,22 @@ def train_in_process(run_dir: RunDir, sinks: Sequence[Sink] = ()) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Entry point of a child: ``RUN_DIR CORE [--tensorboard]``."""
-    run_dir, core = RunDir.open(Path(argv[0])), int(argv[1])
+    """Entry point of a child: ``RUN_DIR CORE PARENT [--tensorboard]``."""
+    run_dir, core, parent = RunDir.open(Path(argv[0])), int(argv[1]), int(argv[2])
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
     sinks: list[Sink] = []
     if "--tensorboard" in argv:
         from ftfl.sinks.tensorboard import tensorboard_sink
 
-        sinks.append(FailSoft(tensorboard_sink(run_dir.path / "tensorboard"), "TensorBoard"))
+        resumed_at = max(map(step_of, list_checkpoints(run_dir.checkpoints_path)), default=0)
+        sink = tensorboard_sink(run_dir.path / "tensorboard", resumed_at)
+        sinks.append(FailSoft(sink, "TensorBoard"))
     try:
-        train_in_process(run_dir, sinks)
+        train_in_process(run_dir, sinks, parent)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return SAVED_EXIT
     except FtflError as error:
         print(error, file=sys.stderr)
         return 1
