@@ -20,7 +20,7 @@ from ftfl.sinks.base import Sink
 from ftfl.store.checkpoint import CheckpointStore, set_aside_after
 from ftfl.store.files import DiskError
 from ftfl.store.rundir import RunDir
-from ftfl.training import saving
+from ftfl.training import saving, updates
 from ftfl.training import state as run_state
 from ftfl.training.alarms import fatal, report
 from ftfl.training.episodes import Episodes
@@ -199,15 +199,9 @@ class Loop:
             if "rollout/rows_count" in metrics and self._skipped_rollouts():
                 metrics = {k: v for k, v in metrics.items() if not k.startswith("rollout/")}
             progress.learn_steps += 1
-            progress.updates += self._updates_made()
+            progress.updates = updates.counted(progress.updates, self.state.agent, self.config)
             self.metrics |= metrics
         progress.owed.clear()
-
-    def _updates_made(self) -> int:
-        rollouts = self.config.rollouts
-        if rollouts is None or rollouts.updates == "fixed":
-            return self.config.sac.updates_per_step
-        return int(self.state.agent.updates) - self.progress.updates  # as many as data allowed
 
     def _skipped_rollouts(self) -> bool:
         rollouts = self.config.rollouts
@@ -269,10 +263,6 @@ class Loop:
         wrong = int(self.state.mismatches)
         if wrong:
             self._say("termination", f"termination function wrong on {wrong} real steps")
-        if values.get("rollout/usable_rows_count") == 0:
-            self._say("screen", "the screen lets no synthetic row through: updates use real rows")
-        else:
-            self.recorder.notices.pop("screen", None)
         self.recorder.log(
             values
             | {

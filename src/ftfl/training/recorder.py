@@ -77,6 +77,12 @@ class Recorder:
         steps, since = self._speed_mark
         self._speed = (self.progress.env_steps - steps) / max(now - since, 1e-9)
         self._speed_mark = (self.progress.env_steps, now)
+        if values.get("rollout/usable_rows_count") == 0:
+            self.notices["screen"] = (
+                "the screen lets no synthetic row through: all updates are real"
+            )
+        else:
+            self.notices.pop("screen", None)
         self._latest = {**values, "time/steps_per_second": self._speed}
         self.write(self._latest | self.clock.take())
 

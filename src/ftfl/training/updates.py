@@ -74,3 +74,10 @@ def allowed(usable: Int[Array, ""], retained: int, per_step: int) -> Int[Array, 
     # The allowance: a share that is exact in decimals may lie just below in binary.
     count = jnp.floor(2.0 * per_step * share + 1e-4).astype(jnp.int32)
     return jnp.clip(count, 1, 2 * per_step)
+
+
+def counted(before: int, agent: SacState, config: Config) -> int:
+    """Updates after one more learn step; the device is asked only where data decide how many."""
+    if config.rollouts is None or config.rollouts.updates == "fixed":
+        return before + config.sac.updates_per_step
+    return int(agent.updates)
