@@ -127,7 +127,7 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
 
         keys = jax.random.split(update_key, config.sac.updates_per_step)
         agent, (per_update, bad_batch) = jax.lax.scan(one, state.agent, keys)
-        checked = sentinels.check_updates(
+        checked, alarming = sentinels.check_updates(
             state.alarms, state.agent, agent, bad_batch, per_update, state.env_steps, spec.act_dim,
             config,
         )  # fmt: skip
@@ -136,7 +136,7 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
         )
         means = {k: jnp.mean(v) for k, v in per_update.items()}
         means["agent/q_max_abs_scaled"] = jnp.max(per_update["agent/q_max_abs_scaled"])
-        return state, means | metrics | sentinels.metrics(checked, config)
+        return state, means | metrics | alarming
 
     def _imagine(state: RunState, key: Array) -> tuple[RunState, Metrics]:
         assert config.rollouts is not None
