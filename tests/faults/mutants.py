@@ -508,10 +508,10 @@ RANDOMNESS = [
     Mutant(
         "evaluation in the environment of the run",
         "training/loop.py",
-        """            self.eval_env,
-            lambda""",
-        """            self.env,
-            lambda""",
+        """self.eval_env,
+                lambda""",
+        """self.env,
+                lambda""",
         LOOP + "test_evaluation_leaves_the_environment_of_the_run_alone",
     ),
 ]
