@@ -217,10 +217,17 @@ DATA = [
         LOOP + "test_a_time_limit_is_stored_as_no_end",
     ),
     Mutant(
-        "a checkpoint lacks the newest row",
+        "a checkpoint lacks the newest synthetic row",
         "training/state.py",
         "v[:filled] if v.ndim",
         "v[: filled - 1] if v.ndim",
+        LOOP + "test_a_checkpoint_holds_the_whole_state[ftfl]",
+    ),
+    Mutant(
+        "real rows of a checkpoint off by one",
+        "training/state.py",
+        "np.arange(start, stop) % capacity",
+        "np.arange(start + 1, stop + 1) % capacity",
         LOOP + "test_a_checkpoint_holds_the_whole_state[sac]",
     ),
     Mutant(
@@ -501,10 +508,10 @@ RANDOMNESS = [
     Mutant(
         "evaluation in the environment of the run",
         "training/loop.py",
-        """            self.eval_env,
-            lambda""",
-        """            self.env,
-            lambda""",
+        """self.eval_env,
+                lambda""",
+        """self.env,
+                lambda""",
         LOOP + "test_evaluation_leaves_the_environment_of_the_run_alone",
     ),
 ]

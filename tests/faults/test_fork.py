@@ -131,8 +131,9 @@ def test_a_run_of_checkpoint_format_1_can_be_forked(tmp_path):
     assert go_on(tmp_path / "fork").progress.env_steps == 70
 
 
-def test_a_label_alone_is_no_change(parents, tmp_path):
+def test_a_label_alone_is_no_change(parents):
+    before = cfg.from_dict(RunDir.open(parents / "sac").config())
     with pytest.raises(
         FtflError, match="algo is a label that changes nothing by itself: use --algo"
     ):
-        forked(parents, "sac", tmp_path / "fork", algo="mbpo")
+        changed_config(before, None, {"algo": "mbpo"}, 100)

@@ -31,7 +31,12 @@ def odd(algo):
     return changes
 
 
-@pytest.mark.parametrize("algo", list(presets.PRESETS))
+# The others differ from these in numbers only, and wait for `make test-long`.
+QUICK = ("sac", "mbpo", "ftfl", "mbpo-2019")
+ALL = [pytest.param(a, marks=() if a in QUICK else pytest.mark.long) for a in presets.PRESETS]
+
+
+@pytest.mark.parametrize("algo", ALL)
 def test_stopped_anywhere_a_run_ends_with_the_same_bits(algo, tmp_path):
     config = tiny(algo, SIMULATED, **odd(algo))
     create(tmp_path / "whole", config)

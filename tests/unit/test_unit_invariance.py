@@ -125,9 +125,9 @@ def test_the_same_run_twice_is_the_same_bits(runs):
 def test_sentinels_change_no_bit_of_what_is_learned(runs, algo, monkeypatch):
     _, watched = runs(algo)
     monkeypatch.setattr(sentinels, "is_bad", lambda batch: jnp.zeros(2, bool))
-    for name in ("see_rewards", "check_refit", "check_rollouts", "check_updates"):
+    for name in ("see_rewards", "check_refit", "check_rollouts"):
         monkeypatch.setattr(sentinels, name, lambda alarms, *_: alarms)
-    monkeypatch.setattr(sentinels, "metrics", lambda *_: {})
+    monkeypatch.setattr(sentinels, "check_updates", lambda alarms, *_: (alarms, {}))
     config = tiny(algo, rollouts__length=(45, 80, 1, 3))
     _, blind = drive(config, config.warmup_steps + LEARN_STEPS)
     assert float(blind.alarms.largest_reward) == 0.0 < float(watched.alarms.largest_reward)

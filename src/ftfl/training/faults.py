@@ -16,6 +16,10 @@ class EnvironmentLost(FtflError):
     """The environment failed more often than allowed; what was learned is fine."""
 
 
+class Diverged(FtflError):
+    """Something that must be finite is not any more: the agent's or the model's fault."""
+
+
 class Faults:
     """Counts faults against the budget ``faults_allowed`` within 10,000 steps."""
 

@@ -143,14 +143,14 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
         agent, (per_update, bad_batch), means = updates.run(
             one, state.agent, update_key, usable, config
         )
-        checked = sentinels.check_updates(
+        checked, alarming = sentinels.check_updates(
             state.alarms, state.agent, agent, bad_batch, per_update, state.env_steps, spec.act_dim,
             config,
         )  # fmt: skip
         state = dataclasses.replace(
             state, agent=agent, learn_steps=state.learn_steps + 1, alarms=checked
         )
-        return state, means | metrics | sentinels.metrics(checked, config)
+        return state, means | metrics | alarming
 
     def _imagine(state: RunState, key: Array) -> tuple[RunState, Metrics]:
         assert config.rollouts is not None

@@ -25,7 +25,7 @@ from ftfl.training import state as run_state
 from ftfl.training.alarms import fatal, report
 from ftfl.training.episodes import Episodes
 from ftfl.training.evaluate import evaluate
-from ftfl.training.faults import EnvironmentLost, Faults
+from ftfl.training.faults import Diverged, EnvironmentLost, Faults
 from ftfl.training.learn import Learner, make_learner
 from ftfl.training.logged import insert_logged, load_logged
 from ftfl.training.progress import Progress
@@ -37,10 +37,6 @@ from ftfl.types import Transition
 _MOST_OWED = 10_000
 _MOST_ROLLBACKS = 3
 _ROLLBACK = 1 << 30  # a stream of its own, far from those of state.Stream
-
-
-class Diverged(FtflError):
-    """Something that must be finite is not any more."""
 
 
 class Loop:

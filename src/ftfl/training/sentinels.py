@@ -44,16 +44,15 @@ def forget_agent(alarms: Alarms) -> Alarms:
     return dataclasses.replace(alarms, entropy_value=new.entropy_value, since=new.since)
 
 
-def q_bound(alarms: Alarms, config: Config) -> Float[Array, ""]:
-    """The largest |Q| that rewards seen and entropy allow: r_max / (1 − γ) + E.
+def q_bound(alarms: Alarms, bonus: Float[Array, ""], config: Config) -> Float[Array, ""]:
+    """The largest |Q| that rewards seen and entropy allow: r_max/(1−γ) + γ (E + α h).
 
-    A critic target is y = r + γ (min Q̄(s′, a′) − α log π(a′|s′)), whose mean over a′ is
-    r + γ (⟨min Q̄⟩ + α H). Let |Q̄| ≤ r_max/(1−γ) + E. Then, for any h ≥ |H|,
+    ``bonus`` is α h. A critic target is y = r + γ (min Q̄(s′, a′) − α log π(a′|s′)), whose mean over
+    a′ is r + γ (⟨min Q̄⟩ + α H). If |Q̄| ≤ r_max/(1−γ) + E for the target network, then with h ≥ |H|
 
         |⟨y⟩| ≤ r_max + γ (r_max/(1−γ) + E + α h) = r_max/(1−γ) + γ (E + α h),
 
-    and as the target network moves by τ an update towards a critic that fits its targets, the bound
-    goes on holding with
+    which also bounds a critic that fits its targets. The target network follows it by τ an update:
 
         E ← (1−τ) E + τ γ (E + α h),   which rests at γ α h / (1−γ).
 
@@ -63,8 +62,9 @@ def q_bound(alarms: Alarms, config: Config) -> Float[Array, ""]:
     batch and is forgotten as fast as bootstrapping forgets, by τ (1−γ) an update, so that a short
     while of high temperature or of saturation loosens the bound little.
     """
+    gamma = config.sac.discount
     largest = alarms.largest_reward * config.agent_reward_scale
-    return largest / (1.0 - config.sac.discount) + jnp.maximum(alarms.entropy_value, 0.0)
+    return largest / (1.0 - gamma) + gamma * (jnp.maximum(alarms.entropy_value, 0.0) + bonus)
 
 
 def is_bad(batch: Transition) -> Bool[Array, "2"]:
@@ -120,8 +120,8 @@ def check_updates(
     env_steps: Int[Array, ""],
     act_dim: int,
     config: Config,
-) -> Alarms:
-    """After one learn step.
+) -> tuple[Alarms, Metrics]:
+    """After one learn step; with what the step's metrics say of all this.
 
     Args:
         alarms: so far.
@@ -135,18 +135,15 @@ def check_updates(
     """
     bad = _agent_is_bad(before, after, bad_batch, per_update)
     alarms = note_first(alarms, Quantity.REPLAY_ROWS, bad, before.updates, env_steps)
-    alarms = _follow_entropy(alarms, before, per_update, act_dim, config)
+    alarms, bonus = _follow_entropy(alarms, before, per_update, act_dim, config)
+    bound = q_bound(alarms, bonus, config)
     lowest = sac.target_entropy(act_dim, config.sac) - NATS_PER_ACTION * act_dim
-    high = jnp.min(per_update["agent/q_max_abs_scaled"]) > Q_FACTOR * q_bound(alarms, config)
+    high = jnp.min(per_update["agent/q_max_abs_scaled"]) > Q_FACTOR * bound
     dead = jnp.mean(per_update["agent/entropy_nats"]) < lowest
-    return _note_lasting(alarms, jnp.stack([high, dead]), before, after, env_steps, config)
-
-
-def metrics(alarms: Alarms, config: Config) -> Metrics:
-    """What the metrics of a learn step say of all this."""
+    alarms = _note_lasting(alarms, jnp.stack([high, dead]), before, after, env_steps, config)
     fatal, warnings = memory.raised(alarms)
-    return {
-        "agent/q_bound_scaled": q_bound(alarms, config),
+    return alarms, {
+        "agent/q_bound_scaled": bound,
         "sentinel/fatal_count": fatal.astype(jnp.float32),
         "sentinel/warnings_count": warnings.astype(jnp.float32),
     }
@@ -190,19 +187,19 @@ def _agent_is_bad(
 
 def _follow_entropy(
     alarms: Alarms, before: SacState, per_update: Metrics, act_dim: int, config: Config
-) -> Alarms:
-    """E of ``q_bound`` after these updates, for the largest α h among them."""
+) -> tuple[Alarms, Float[Array, ""]]:
+    """E of ``q_bound`` after these updates, and the largest α h among them."""
     gamma, tau = config.sac.discount, config.sac.target_update_rate
     entropy, temperature = per_update["agent/entropy_nats"], per_update["agent/temperature"]
     alpha = jnp.maximum(jnp.max(temperature), jnp.exp(before.log_temperature))
-    h = jnp.maximum(act_dim * math.log(2.0), -jnp.min(entropy))
+    bonus = alpha * jnp.maximum(act_dim * math.log(2.0), -jnp.min(entropy))
     first = per_update["agent/q_max_abs_scaled"][0]
     old = jnp.where(alarms.entropy_value < 0, first, alarms.entropy_value)
     kept = (1.0 - tau * (1.0 - gamma)) ** entropy.shape[0]
-    new = kept * old + (1.0 - kept) * alpha * h * (gamma / (1.0 - gamma))
+    new = kept * old + (1.0 - kept) * bonus * (gamma / (1.0 - gamma))
     # What is not finite is told elsewhere, and must not silence the bound for good.
     new = jnp.where(jnp.isfinite(new), new, alarms.entropy_value)
-    return dataclasses.replace(alarms, entropy_value=new)
+    return dataclasses.replace(alarms, entropy_value=new), bonus
 
 
 def _note_lasting(
