@@ -13,6 +13,8 @@ ENVS = "tests/unit/test_envs.py::"
 SAC = "tests/parity/test_sac.py::"
 MODEL = "tests/parity/test_dynamics.py::"
 REPLAY = "tests/property/test_replay.py::"
+SCREENS = "tests/unit/test_screens.py::"
+UNCERTAINTY = "tests/parity/test_uncertainty.py::"
 UNITS = "tests/property/test_units.py::"
 DAMAGE = "tests/faults/test_store_damage.py::"
 DISK = "tests/faults/test_store_disk.py::"
@@ -145,9 +147,9 @@ AGENT = [
     ),
     Mutant(
         "all updates of a step share a key",
-        "training/learn.py",
-        "jax.random.split(update_key, config.sac.updates_per_step)",
-        "jnp.broadcast_to(update_key, (config.sac.updates_per_step,))",
+        "training/updates.py",
+        "jax.random.split(key, per_step)",
+        "jnp.broadcast_to(key, (per_step,))",
         PITFALLS + "test_every_update_of_a_step_has_rows_and_noise_of_its_own",
     ),
     Mutant(
@@ -462,6 +464,58 @@ ROLLOUTS = [
     ),
 ]
 
+SCREENED = [
+    Mutant(
+        "M2AC keeps as many rows at every step",
+        "rollouts/m2ac.py",
+        "rows * (length - step)",
+        "rows * length",
+        SCREENS + "test_m2ac_keeps_a_share_that_falls_with_the_horizon",
+    ),
+    Mutant(
+        "the drawn member among the rest it is compared with",
+        "rollouts/uncertainty.py",
+        "[:, None] != member[None]",
+        "[:, None] != -1 - member[None]",
+        UNCERTAINTY + "test_two_members_a_distance_apart",
+    ),
+    Mutant(
+        "MACURA recalibrates within a batch of branches",
+        "rollouts/macura.py",
+        "step == 0,",
+        "step >= 0,",
+        SCREENS + "test_macura_recalibrates_at_the_first_step_and_averages_over_batches",
+    ),
+    Mutant(
+        "Infoprop goes on counting into the next batch of branches",
+        "rollouts/infoprop.py",
+        "jnp.where(step == 0, 0.0, state.lost)",
+        "state.lost",
+        SCREENS + "test_infoprop_counts_the_bits_that_disagreement_made_up",
+    ),
+    Mutant(
+        "MOPO fines the mean member",
+        "rollouts/uncertainty.py",
+        "jnp.max(jnp.sqrt(jnp.sum(std**2",
+        "jnp.mean(jnp.sqrt(jnp.sum(std**2",
+        SCREENS + "test_mopo_fines_the_widest_member",
+    ),
+    Mutant(
+        "what a screen keeps out makes the rest live longer",
+        "rollouts/generate.py",
+        "jnp.minimum(synthetic.size, jnp.sum(memory.stored))",
+        "synthetic.size",
+        SCREENS + "test_rows_are_kept_by_age_whatever_a_screen_keeps_out",
+    ),
+    Mutant(
+        "a screen's scale is that of the target cell",
+        "rollouts/memory.py",
+        "statistics.input.std[:obs_dim]",
+        "statistics.target.std[:obs_dim]",
+        SCREENS + "test_a_screens_scale_is_the_same_in_every_target_cell",
+    ),
+]
+
 RANDOMNESS = [
     Mutant(
         "the same exploration at every step",
@@ -472,9 +526,9 @@ RANDOMNESS = [
     ),
     Mutant(
         "the same action noise at every step",
-        "training/learn.py",
-        "stream_key(state.key, Stream.ACT, state.env_steps)",
-        "stream_key(state.key, Stream.ACT)",
+        "training/exploration.py",
+        "policy.sample(stream_key(root, Stream.ACT, env_steps))",
+        "policy.sample(stream_key(root, Stream.ACT))",
         PITFALLS + "test_no_moment_uses_the_key_of_another[act]",
     ),
     Mutant(
@@ -599,6 +653,6 @@ RECORDS = [
     ),
 ]
 
-MUTANTS = [*AGENT, *DATA, *DYNAMICS, *ROLLOUTS, *RANDOMNESS, *ENVIRONMENTS, *RECORDS]
+MUTANTS = [*AGENT, *DATA, *DYNAMICS, *ROLLOUTS, *SCREENED, *RANDOMNESS, *ENVIRONMENTS, *RECORDS]
 _QUICK = {"temperature gradient sign", "members share minibatches", "hashes are not compared"}
 QUICK = [mutant for mutant in MUTANTS if mutant.fault in _QUICK]

@@ -26,13 +26,13 @@ STOPS = (13, 57, 60, 99)
 def odd(algo):
     """Changes that make a short run meet what the preset can do."""
     changes = {"eval_every": 30, "log_every": 10, "checkpoint_every": 25, "eval_episodes": 1}
-    if algo == "mbpo-2019":
+    if presets.PRESETS[algo].changes.get("rollouts.every", 1) > 1:
         changes |= {"rollouts__every": 20, "dynamics__check_every": 0}
     return changes
 
 
 # The others differ from these in numbers only, and wait for `make test-long`.
-QUICK = ("sac", "mbpo", "ftfl", "mbpo-2019")
+QUICK = ("sac", "mbpo", "ftfl", "mbpo-2019", "infoprop-ftfl", "macura-own")
 ALL = [pytest.param(a, marks=() if a in QUICK else pytest.mark.long) for a in presets.PRESETS]
 
 

@@ -12,11 +12,11 @@ from ftfl import presets, sac
 from ftfl import replay as rings
 from ftfl.dynamics import predict as dyn
 from ftfl.dynamics.predict import Prediction
-from ftfl.dynamics.targets import Scaler
+from ftfl.dynamics.targets import Scaler, measure
 from ftfl.errors import FtflError
 from ftfl.rollouts import infoprop, m2ac, macura, registry
 from ftfl.rollouts.generate import Ends, generate, mixed_batch, usable_rows
-from ftfl.rollouts.memory import Memory, remember
+from ftfl.rollouts.memory import Memory, channel_scale, remember
 from ftfl.rollouts.screens import Predictions
 from ftfl.termination import never
 from ftfl.training.updates import allowed
@@ -315,6 +315,20 @@ def test_certainty_stores_in_proportion_to_its_weight():
         )
         answer = unit.screen(KEY, said, jnp.int32(0), jnp.ones(2, bool), ())
         np.testing.assert_allclose(answer.uncertainty, 0.5 + 0.25)
+
+
+def test_a_screens_scale_is_the_same_in_every_target_cell():
+    """Stds of the channels and of the reward, not of the target, which differs between cells."""
+    rows = filled(transitions(200, 3, 2))
+    split = rings.Split(5, jnp.uint32(1))
+    slots = np.asarray(split.train_slot(jnp.arange(160, dtype=jnp.int32)))
+    seen = [np.asarray(rows.rows.obs)[slots], np.asarray(rows.rows.reward)[slots, None]]
+    for algo in ("m2ac", "m2ac-ftfl"):
+        config = tiny(algo).dynamics
+        model = dyn.init(jax.random.key(0), 3, 2, config)
+        model = dataclasses.replace(model, statistics=measure(rows, split, config))
+        wanted = np.concatenate(seen, axis=1).std(axis=0)
+        np.testing.assert_allclose(channel_scale(model, 3), wanted, rtol=1e-5)
 
 
 # --- in a batch of branches -----------------------------------------------------------------------
