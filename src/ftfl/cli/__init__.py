@@ -15,6 +15,7 @@ VERBS: dict[str, str] = {
     "fork": "start a new run from a checkpoint with something changed",
     "eval": "play a trained policy; write a video",
     "export": "write a policy that runs on NumPy alone",
+    "diagnose": "predict what synthetic data will have trouble with, before training",
     "report": "make one report.html from any set of runs",
     "list": "list tasks, algos or metrics",
     "doctor": "check this machine, and a task of yours",
