@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ftfl import presets
-from ftfl.envs.guard import EnvFault
+from ftfl.envs.faults import EnvFault
 from ftfl.errors import FtflError
 from ftfl.forensics.foresight import foresee
 from ftfl.forensics.profile import collect, participation, profile, uniform
@@ -150,12 +150,15 @@ class Counter:
 
     spec = spec(obs_dim=1, act_dim=1)
 
-    def __init__(self, fails=False):
+    def __init__(self, fails=None):
         self.fails, self.steps, self.resets = fails, 0, []
 
     def reset(self, seed):
         self.resets.append(seed)
         return np.zeros(1, np.float32)
+
+    def restart(self):
+        raise NotImplementedError
 
     def render(self):
         raise NotImplementedError
@@ -166,7 +169,7 @@ class Counter:
     def step(self, action):
         self.steps += 1
         if self.fails and self.steps % 3 == 0:
-            raise EnvFault("test/counter", "observation", "not finite", 0, 1, action)
+            raise EnvFault("test/counter", self.fails, "it failed", 0, 1, action)
         end = self.steps % 10 == 0
         return Step(np.full(1, self.steps, np.float32), 1.0, end, False)
 
@@ -186,7 +189,7 @@ def test_collecting_ends_with_the_steps_or_the_time():
 
 
 def test_a_failing_environment_loses_rows_and_is_given_up_at_ten():
-    got = collect(Counter(fails=True), uniform(1, 0), 25, 0, 60.0)
+    got = collect(Counter(fails="observation"), uniform(1, 0), 25, 0, 60.0)
     assert (len(got.rows.reward), got.faults) == (17, 8)
     with pytest.raises(FtflError, match="the environment failed 10 times, at last"):
-        collect(Counter(fails=True), uniform(1, 0), 100, 0, 60.0)
+        collect(Counter(fails="reward"), uniform(1, 0), 100, 0, 60.0)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ftfl.config import DynamicsConfig
-from ftfl.envs.guard import EnvFault
+from ftfl.envs.faults import EnvFault
 from ftfl.envs.spec import Environment, EnvSpec
 from ftfl.errors import FtflError
 from ftfl.forensics.evidence import Estimate, Numbers, mean_estimate
