@@ -23,10 +23,10 @@ DESCRIPTION = """Look at a task's transitions and predict what synthetic data wi
 with, before anything is trained.
 
 By default the task is stepped with uniformly random actions: not for hardware that must not move
-at random; there, give logged transitions (--data) or a trained policy (--policy). At most a minute
-is spent stepping. Predictions are hypotheses unless their rule names a measurement."""
+at random; there, give logged transitions (--data) or a trained policy (--policy). At most 45
+seconds are spent stepping. Predictions are hypotheses unless their rule names a measurement."""
 
-SECONDS = 60.0
+SECONDS = 45.0
 """Spent stepping at most; the rest takes seconds."""
 _SHOWN = 12
 """Channels in the table."""
