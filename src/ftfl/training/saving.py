@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import equinox as eqx
 import numpy as np
 
 from ftfl.config import Config
@@ -64,7 +65,9 @@ def load(checkpoint: Checkpoint, config: Config, spec: EnvSpec) -> tuple[RunStat
     """
     progress = Progress.from_meta(checkpoint.meta)
     real = checkpoint.tables.get("real") or _real_of_format_1(checkpoint, progress.rows)
-    template = run_state.init(config, spec, progress.rows - progress.env_steps)
+    # Shapes are enough, and take no seconds of compiling.
+    logged = progress.rows - progress.env_steps
+    template = eqx.filter_eval_shape(run_state.init, config, spec, logged)
     state = run_state.from_components(template, checkpoint.components, real)
     progress.learn_steps, progress.updates = int(state.learn_steps), int(state.agent.updates)
     progress.agent_resets = int(state.resets)
