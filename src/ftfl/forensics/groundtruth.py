@@ -1,0 +1,322 @@
+"""What the simulator would have done: real states of a run, visited again exactly.
+
+Every episode of a run was reset by a seed derived from (run seed, episode number), and all its
+actions are in the replay. So an episode is played again and, at chosen rows, branched off: a full
+copy of the simulator and of everything around it is taken (`envs.snapshots`), and where that is not
+exact, the way from the reset is walked again. Training is never touched.
+
+Every state proves itself before it is used: the simulator is led astray, taken back, and given the
+stored action; observation, reward and end must be the stored ones bit for bit. States that fail are
+left out and counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+
+from ftfl.envs.guard import EnvFault
+from ftfl.envs.make import make_task
+from ftfl.envs.snapshots import Snapshot, lift_time_limit
+from ftfl.envs.spec import Environment
+from ftfl.errors import FtflError
+from ftfl.forensics.episodes import Episode
+from ftfl.forensics.subject import Subject
+from ftfl.types import Step
+
+MINIMUM_STATES = 20
+"""Fewer usable states give no verdict: a share of 20 has a 95 % interval of ± 0.22 at best."""
+_ASTRAY = 3  # steps that lead away from a state before it is checked
+_DOMAIN = 1
+_NOT_REPEATED = "where the simulator did not repeat the run (other versions, or not replayable)"
+
+T = TypeVar("T")
+Choose: TypeAlias = Callable[[int, np.ndarray], np.ndarray]
+"""(step of the branch, observation (O,)) → action (A,)."""
+End: TypeAlias = Literal["going on", "terminated", "truncated", "fault"]
+Method: TypeAlias = Literal["copies of the simulator", "replays from the reset"]
+
+
+class Path(NamedTuple):
+    """A branch of L steps, rewards in the task's own unit."""
+
+    obs: np.ndarray
+    """(L + 1, O)"""
+    action: np.ndarray
+    """(L, A)"""
+    reward: np.ndarray
+    """(L,) float64"""
+    end: End
+    """``truncated``: by the environment itself, for its time limits are lifted; ``fault``: the
+    simulator broke in the step after the last."""
+
+    @property
+    def steps(self) -> int:
+        """L"""
+        return len(self.reward)
+
+
+@dataclass(frozen=True)
+class Visit(Generic[T]):
+    """What was found at the states that proved themselves."""
+
+    results: tuple[T, ...]
+    rows: np.ndarray
+    """Row of the replay of each result, (n,)."""
+    dropped: dict[str, int]
+    """Rows that could not be used, by reason."""
+    method: Method
+    notes: tuple[str, ...]
+
+    def require(self, least: int = MINIMUM_STATES) -> None:
+        """Raise FtflError where too few states are left for a verdict."""
+        if len(self.results) >= least:
+            return
+        asked = len(self.results) + sum(self.dropped.values())
+        reasons = "; ".join(f"{count} {reason}" for reason, count in self.dropped.items())
+        raise FtflError(
+            f"only {len(self.results)} of {asked} real states could be restored exactly, and a"
+            f" verdict needs {least}: {reasons or 'the run has no more whole episodes'}."
+        )
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A real state of the run, in a simulator that is taken back to it for every branch."""
+
+    row: int
+    obs: np.ndarray
+    unit: float
+    env: Environment = field(repr=False)
+    restore: Callable[[], None] = field(repr=False)
+
+    def play(self, choose: Choose, steps: int) -> Path:
+        """Branch off: ``steps`` steps, fewer if the episode ends; time limits are lifted."""
+        self.restore()
+        put_back = lift_time_limit(self.env)
+        obs, actions, rewards = [self.obs], [], []
+        end: End = "going on"
+        try:
+            for step in range(steps):
+                action = np.asarray(choose(step, obs[-1]), np.float32)
+                try:
+                    result = self.env.step(action)
+                except EnvFault:
+                    end = "fault"
+                    break
+                obs.append(result.obs)
+                actions.append(action)
+                rewards.append(result.reward / self.unit)
+                if result.terminated or result.truncated:
+                    end = "terminated" if result.terminated else "truncated"
+                    break
+        finally:
+            put_back()
+        width = self.env.spec.act_dim
+        taken = np.array(actions, np.float32).reshape(-1, width)
+        return Path(np.array(obs), taken, np.array(rewards, np.float64), end)
+
+
+def choose_rows(subject: Subject, states: int, episodes: int, seed: int = 0) -> np.ndarray:
+    """Rows to visit, spread evenly over whole episodes that are themselves spread over the run.
+
+    Episodes are picked by rows, long ones more often, so that the states stand for the replay that
+    synthetic rollouts start from; states of few episodes are cheap, as one walk visits them all.
+    """
+    whole = [i for i, e in enumerate(subject.episodes) if e.whole]
+    rows = np.flatnonzero(np.isin(subject.episode, whole))
+    if len(rows) == 0:
+        return rows
+    picked = subject.episode[rows[_spread(len(rows), episodes, seed)]]
+    rows = np.flatnonzero(np.isin(subject.episode, picked))
+    return rows[_spread(len(rows), states, seed + 1)]
+
+
+def visit(
+    subject: Subject,
+    rows: Sequence[int] | np.ndarray,
+    work: Callable[[Moment], T],
+    seconds: float | None = None,
+    told: Callable[[int, int], None] = lambda done, asked: None,
+) -> Visit[T]:
+    """Bring back each row's state and do ``work`` there.
+
+    Args:
+        subject: the run.
+        rows: rows of ``subject.rows`` whose episodes are whole.
+        work: plays branches from the state it is given, and returns what it found.
+        seconds: no state is begun after so long (counted as dropped), once ``MINIMUM_STATES`` are
+            done.
+        told: is called with rows done and rows asked for.
+
+    Raises:
+        FtflError: the environment may not be replayed.
+    """
+    spec = subject.spec
+    if not spec.replayable:
+        raise FtflError(
+            f"{spec.task} is not declared replayable, so no simulator can say what would have"
+            " happened: if the same seed and actions give the same bits, and stored actions may be"
+            " played again, set replayable = True on it."
+        )
+    walk = _Walk(subject, seconds, told, len(rows))
+    with contextlib.closing(make_task(subject.config.task)) as env:
+        for index in dict.fromkeys(subject.episode[np.asarray(rows, int)].tolist()):
+            mine = [int(r) for r in rows if subject.episode[r] == index]
+            walk.through(env, subject.episodes[index], mine, work)
+    return Visit(
+        tuple(walk.results), np.array(walk.rows, int), dict(walk.dropped), walk.method,
+        tuple(walk.notes),
+    )  # fmt: skip
+
+
+class _NotExact(Exception):
+    """A copy of the simulator turned out not to hold everything."""
+
+
+class _Walk(Generic[T]):
+    """Goes through episodes, and keeps what was found and what was not."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        seconds: float | None,
+        told: Callable[[int, int], None],
+        asked: int,
+    ):
+        self.subject, self.told, self.asked = subject, told, asked
+        self.deadline = None if seconds is None else time.monotonic() + seconds
+        self.results: list[T] = []
+        self.rows: list[int] = []
+        self.dropped: Counter[str] = Counter()
+        self.method: Method = "copies of the simulator"
+        self.notes: list[str] = []
+
+    def through(
+        self, env: Environment, episode: Episode, rows: list[int], work: Callable[[Moment], T]
+    ) -> None:
+        """Visit rows of one episode."""
+        found, before = len(self.results), self.dropped.copy()
+        try:
+            self._through(env, episode, sorted(rows), work)
+        except _NotExact:
+            del self.results[found:], self.rows[found:]
+            self.dropped, self.method = before, "replays from the reset"
+            self._through(env, episode, sorted(rows), work)
+            if len(self.results) > found:
+                self.notes.append(
+                    "copies of the environment did not hold all of its state, so branches were"
+                    " replayed from the reset of their episode"
+                )
+            else:  # the copies were not to blame
+                self.method = "copies of the simulator"
+
+    def _through(
+        self, env: Environment, episode: Episode, rows: list[int], work: Callable[[Moment], T]
+    ) -> None:
+        seed = self._seed_of(env, episode)
+        if seed is None:
+            return self._drop("whose episode began differently from every reset of this run", rows)
+        branched, wanted = False, set(rows)
+        for row in range(episode.start, rows[-1] + 1):
+            if row in wanted:
+                if self._late():
+                    return self._drop("left out for want of time", [r for r in rows if r >= row])
+                branched = True
+                try:
+                    self._at(env, episode, seed, row, work)
+                except EnvFault:
+                    return self._drop(_NOT_REPEATED, [r for r in rows if r >= row])
+            if not self._matches(row, _step(env, self.subject.rows.action[row])):
+                if branched and self.method == "copies of the simulator":
+                    raise _NotExact
+                why = (
+                    "where the simulator did not repeat the run (other versions, or not replayable)"
+                )
+                return self._drop(why, [r for r in rows if r >= row])
+        return None
+
+    def _at(
+        self,
+        env: Environment,
+        episode: Episode,
+        seed: int,
+        row: int,
+        work: Callable[[Moment], T],
+    ) -> None:
+        """Prove the state of ``row``, work there, and leave the environment in it."""
+        rows, unit = self.subject.rows, self.subject.unit
+        if self.method == "copies of the simulator":
+            restore = Snapshot(env).restore
+        else:
+            prefix = rows.action[episode.start : row]
+
+            def restore() -> None:
+                env.reset(seed)
+                for action in prefix:
+                    env.step(action)
+
+        moment = Moment(row, np.asarray(rows.obs[row]), unit, env, restore)
+        generator = np.random.default_rng((row, _DOMAIN))
+        moment.play(lambda t, o: generator.uniform(-1, 1, env.spec.act_dim), _ASTRAY)
+        restore()
+        if not self._matches(row, _step(env, rows.action[row])):
+            if self.method == "copies of the simulator":
+                raise _NotExact
+            self._drop("whose stored action did not lead to the stored observation", [row])
+        else:
+            self.results.append(work(moment))
+            self.rows.append(row)
+        restore()
+        self.told(len(self.rows) + sum(self.dropped.values()), self.asked)
+
+    def _seed_of(self, env: Environment, episode: Episode) -> int | None:
+        first = np.asarray(self.subject.rows.obs[episode.start])
+        for seed in episode.seeds:
+            with contextlib.suppress(EnvFault):
+                if _same(env.reset(seed), first):
+                    return seed
+        return None
+
+    def _matches(self, row: int, step: Step | None) -> bool:
+        stored = self.subject.rows
+        return (
+            step is not None
+            and _same(step.obs, np.asarray(stored.next_obs[row]))
+            and _same(np.float32(step.reward), np.asarray(stored.reward[row]))
+            and step.terminated == bool(stored.terminated[row])
+        )
+
+    def _late(self) -> bool:
+        late = self.deadline is not None and time.monotonic() > self.deadline
+        return late and len(self.results) >= MINIMUM_STATES
+
+    def _drop(self, reason: str, rows: Sequence[int]) -> None:
+        self.dropped[reason] += len(rows)
+        self.told(len(self.rows) + sum(self.dropped.values()), self.asked)
+
+
+def _step(env: Environment, action: Any) -> Step | None:
+    try:
+        return env.step(np.asarray(action))
+    except EnvFault:
+        return None
+
+
+def _same(a: np.ndarray | np.generic, b: np.ndarray) -> bool:
+    return a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def _spread(total: int, count: int, seed: int) -> np.ndarray:
+    """``count`` different indices below ``total``, one drawn from each of equal stretches."""
+    if count >= total:
+        return np.arange(total)
+    edges = np.linspace(0, total, count + 1)
+    draws = np.random.default_rng((seed, _DOMAIN)).uniform(edges[:-1], edges[1:])
+    return np.unique(np.minimum(draws.astype(int), total - 1))
