@@ -202,6 +202,47 @@ def bootstrap_estimate(
     return Estimate(value, float(low), float(high), count, method)
 
 
+def bootstrap_means(
+    terms: np.ndarray,
+    statistics: Callable[[np.ndarray], np.ndarray],
+    seed: int,
+    clusters: Any = None,
+    repetitions: int = REPETITIONS,
+) -> list[Estimate]:
+    """Several statistics that depend on a sample through means of terms, resampled all at once.
+
+    Args:
+        terms: shape (N, S), for example columns x, y, x², xy for a regression.
+        statistics: maps means of the terms, shape (R, S), to K statistics each, shape (R, K).
+        seed, clusters, repetitions: as for `bootstrap_estimate`, whose intervals these are.
+
+    Raises:
+        FtflError: the sample is empty or not finite.
+    """
+    terms = _finite(np.asarray(terms, np.float64))
+    labels = np.arange(len(terms)) if clusters is None else np.asarray(clusters)
+    _, member = np.unique(labels, return_inverse=True)
+    count = int(member.max()) + 1
+    sums, sizes = np.zeros((count, terms.shape[1])), np.bincount(member)
+    np.add.at(sums, member, terms)
+    method = f"bootstrap over {'rows' if clusters is None else 'clusters'}"
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = statistics(terms.mean(axis=0)[None])[0]
+        weights = np.random.default_rng(seed).multinomial(
+            count, np.full(count, 1 / count), size=repetitions
+        )
+        draws = statistics(weights @ sums / (weights @ sizes)[:, None])
+    tail = 100 * (1 - CONFIDENCE) / 2
+    estimates = []
+    for value, column in zip(values.tolist(), draws.T, strict=True):
+        finite = column[np.isfinite(column)]
+        low, high = -math.inf, math.inf
+        if count > 1 and finite.size > 1:
+            low, high = (float(x) for x in np.percentile(finite, [tail, 100 - tail]))
+        estimates.append(Estimate(value, low, high, count, method))
+    return estimates
+
+
 def by_severity(findings: Sequence[Finding]) -> list[Finding]:
     """The findings, the worst first; their order within a severity is kept."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))

@@ -16,16 +16,17 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
 from ftfl.envs.guard import EnvFault
 from ftfl.envs.make import make_task
-from ftfl.envs.snapshots import Snapshot, lift_time_limit
+from ftfl.envs.snapshots import Snapshot
 from ftfl.envs.spec import Environment
 from ftfl.errors import FtflError
+from ftfl.forensics.branches import Moment
 from ftfl.forensics.episodes import Episode
 from ftfl.forensics.subject import Subject
 from ftfl.types import Step
@@ -37,29 +38,7 @@ _DOMAIN = 1
 _NOT_REPEATED = "where the simulator did not repeat the run (other versions, or not replayable)"
 
 T = TypeVar("T")
-Choose: TypeAlias = Callable[[int, np.ndarray], np.ndarray]
-"""(step of the branch, observation (O,)) → action (A,)."""
-End: TypeAlias = Literal["going on", "terminated", "truncated", "fault"]
 Method: TypeAlias = Literal["copies of the simulator", "replays from the reset"]
-
-
-class Path(NamedTuple):
-    """A branch of L steps, rewards in the task's own unit."""
-
-    obs: np.ndarray
-    """(L + 1, O)"""
-    action: np.ndarray
-    """(L, A)"""
-    reward: np.ndarray
-    """(L,) float64"""
-    end: End
-    """``truncated``: by the environment itself, for its time limits are lifted; ``fault``: the
-    simulator broke in the step after the last."""
-
-    @property
-    def steps(self) -> int:
-        """L"""
-        return len(self.reward)
 
 
 @dataclass(frozen=True)
@@ -84,43 +63,6 @@ class Visit(Generic[T]):
             f"only {len(self.results)} of {asked} real states could be restored exactly, and a"
             f" verdict needs {least}: {reasons or 'the run has no more whole episodes'}."
         )
-
-
-@dataclass(frozen=True)
-class Moment:
-    """A real state of the run, in a simulator that is taken back to it for every branch."""
-
-    row: int
-    obs: np.ndarray
-    unit: float
-    env: Environment = field(repr=False)
-    restore: Callable[[], None] = field(repr=False)
-
-    def play(self, choose: Choose, steps: int) -> Path:
-        """Branch off: ``steps`` steps, fewer if the episode ends; time limits are lifted."""
-        self.restore()
-        put_back = lift_time_limit(self.env)
-        obs, actions, rewards = [self.obs], [], []
-        end: End = "going on"
-        try:
-            for step in range(steps):
-                action = np.asarray(choose(step, obs[-1]), np.float32)
-                try:
-                    result = self.env.step(action)
-                except EnvFault:
-                    end = "fault"
-                    break
-                obs.append(result.obs)
-                actions.append(action)
-                rewards.append(result.reward / self.unit)
-                if result.terminated or result.truncated:
-                    end = "terminated" if result.terminated else "truncated"
-                    break
-        finally:
-            put_back()
-        width = self.env.spec.act_dim
-        taken = np.array(actions, np.float32).reshape(-1, width)
-        return Path(np.array(obs), taken, np.array(rewards, np.float64), end)
 
 
 def choose_rows(subject: Subject, states: int, episodes: int, seed: int = 0) -> np.ndarray:

@@ -115,14 +115,25 @@ def make_world_model(state: DynamicsState, config: Config, spec: EnvSpec) -> Wor
 
 
 def single_act(state: SacState, config: Config) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """The sampled policy at one observation (O,) with noise (A,): fast enough to step with."""
-    actor = state.actor  # closed over, so that a call does not hand over its weights again
+    """The sampled policy at one observation (O,) with noise (A,), in NumPy.
 
-    @jax.jit
-    def act(obs: Float[Array, "O"], noise: Float[Array, "A"]) -> Float[Array, "A"]:
-        return sac.policy(actor, obs[None], config.sac).transform(noise[None])[0][0]
+    `sac.policy` again, to rounding: handing one row at a time to JAX takes longer than a step of
+    the simulator.
+    """
+    layers = [(np.asarray(x.weight), np.asarray(x.bias)) for x in state.actor.layers]
+    low, high = config.sac.log_std_min, config.sac.log_std_max
+    squash = config.sac.log_std_map == "tanh"
 
-    return lambda obs, noise: np.asarray(act(obs, noise))
+    def act(obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        x = obs
+        for weight, bias in layers[:-1]:
+            x = np.maximum(x @ weight + bias, 0)
+        out = x @ layers[-1][0] + layers[-1][1]
+        mean, raw = out[: len(noise)], out[len(noise) :]
+        log_std = low + (high - low) * (1 + np.tanh(raw)) / 2 if squash else np.clip(raw, low, high)
+        return np.tanh(mean + np.exp(log_std) * noise).astype(np.float32)
+
+    return act
 
 
 def batched(function: Callable[..., Any], *arrays: np.ndarray) -> Any:
