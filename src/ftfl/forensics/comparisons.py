@@ -108,8 +108,6 @@ def rank(
     true: Sequence[np.ndarray], modelled: Sequence[np.ndarray], clusters: np.ndarray
 ) -> Ranking:
     """Compare the order of each state's actions; ``true`` and ``modelled`` hold (M,) per state."""
-    from scipy.stats import rankdata
-
     correlations, regrets, kept, within = [], [], [], []
     for index, (r, told) in enumerate(zip(true, modelled, strict=True)):
         usable = np.isfinite(r) & np.isfinite(told)
@@ -119,7 +117,7 @@ def rank(
         within.append(r.var())
         if np.ptp(r) <= _SAME * np.abs(r).max():
             continue
-        a, b = (x - x.mean() for x in (rankdata(r), rankdata(told)))
+        a, b = (x - x.mean() for x in (_ranks(r), _ranks(told)))
         spread = np.sqrt((a @ a) * (b @ b))
         correlations.append(float(a @ b / spread) if spread > 0 else 0.0)
         regrets.append(float((r.max() - r[np.argmax(told)]) / (r.max() - r.mean())))
@@ -134,3 +132,9 @@ def rank(
         states=len(kept),
         undecided=len(true) - len(kept),
     )
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """1 for the smallest; equal values share the mean of their ranks."""
+    _, member, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[member]

@@ -41,11 +41,11 @@ class Estimate:
     method: str
     """How the interval was made, in words."""
 
-    def below(self, bound: float) -> bool:
+    def below(self, bound: float | int) -> bool:
         """The whole interval lies below ``bound``."""
         return self.high < bound
 
-    def above(self, bound: float) -> bool:
+    def above(self, bound: float | int) -> bool:
         """The whole interval lies above ``bound``."""
         return self.low > bound
 
@@ -145,11 +145,11 @@ def mean_estimate(samples: Sequence[float] | np.ndarray, clusters: Any = None) -
     method = f"Student-t over {what}"
     if count < 2:
         return Estimate(mean, -math.inf, math.inf, count, method)
-    from scipy.stats import t
+    from scipy.special import stdtrit  # a second sooner than scipy.stats
 
     residuals = np.bincount(member, weights=values - mean)
     error = math.sqrt(count / (count - 1) * float((residuals**2).sum())) / values.size
-    half = float(t.ppf(0.5 + CONFIDENCE / 2, count - 1)) * error
+    half = float(stdtrit(count - 1, 0.5 + CONFIDENCE / 2)) * error
     return Estimate(mean, mean - half, mean + half, count, method)
 
 

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -29,13 +29,11 @@ from ftfl.errors import FtflError
 from ftfl.forensics.branches import Moment
 from ftfl.forensics.episodes import Episode
 from ftfl.forensics.subject import Subject
-from ftfl.types import Step
 
 MINIMUM_STATES = 20
 """Fewer usable states give no verdict: a share of 20 has a 95 % interval of ± 0.22 at best."""
 _ASTRAY = 3  # steps that lead away from a state before it is checked
 _DOMAIN = 1
-_NOT_REPEATED = "where the simulator did not repeat the run (other versions, or not replayable)"
 
 T = TypeVar("T")
 Method: TypeAlias = Literal["copies of the simulator", "replays from the reset"]
@@ -144,20 +142,17 @@ class _Walk(Generic[T]):
         self, env: Environment, episode: Episode, rows: list[int], work: Callable[[Moment], T]
     ) -> None:
         """Visit rows of one episode."""
-        found, before = len(self.results), self.dropped.copy()
+        found = len(self.results)
         try:
             self._through(env, episode, sorted(rows), work)
         except _NotExact:
             del self.results[found:], self.rows[found:]
-            self.dropped, self.method = before, "replays from the reset"
+            self.method = "replays from the reset"
+            self.notes.append(
+                "copies of the environment did not hold all of its state, so branches were"
+                " replayed from the reset of their episode"
+            )
             self._through(env, episode, sorted(rows), work)
-            if len(self.results) > found:
-                self.notes.append(
-                    "copies of the environment did not hold all of its state, so branches were"
-                    " replayed from the reset of their episode"
-                )
-            else:  # the copies were not to blame
-                self.method = "copies of the simulator"
 
     def _through(
         self, env: Environment, episode: Episode, rows: list[int], work: Callable[[Moment], T]
@@ -165,22 +160,18 @@ class _Walk(Generic[T]):
         seed = self._seed_of(env, episode)
         if seed is None:
             return self._drop("whose episode began differently from every reset of this run", rows)
-        branched, wanted = False, set(rows)
+        wanted = set(rows)
         for row in range(episode.start, rows[-1] + 1):
+            repeated = True
             if row in wanted:
                 if self._late():
                     return self._drop("left out for want of time", [r for r in rows if r >= row])
-                branched = True
-                try:
-                    self._at(env, episode, seed, row, work)
-                except EnvFault:
-                    return self._drop(_NOT_REPEATED, [r for r in rows if r >= row])
-            if not self._matches(row, _step(env, self.subject.rows.action[row])):
-                if branched and self.method == "copies of the simulator":
+                repeated = self._at(env, episode, seed, row, work)
+            if not (repeated and self._step_matches(env, row)):
+                copied = self.method == "copies of the simulator"
+                if copied and self._walk_matches(env, episode, seed, row):
                     raise _NotExact
-                why = (
-                    "where the simulator did not repeat the run (other versions, or not replayable)"
-                )
+                why = "where the simulator did not repeat the run (other versions, other hardware)"
                 return self._drop(why, [r for r in rows if r >= row])
         return None
 
@@ -191,7 +182,7 @@ class _Walk(Generic[T]):
         seed: int,
         row: int,
         work: Callable[[Moment], T],
-    ) -> None:
+    ) -> bool:
         """Prove the state of ``row``, work there, and leave the environment in it."""
         rows, unit = self.subject.rows, self.subject.unit
         if self.method == "copies of the simulator":
@@ -202,21 +193,23 @@ class _Walk(Generic[T]):
             def restore() -> None:
                 env.reset(seed)
                 for action in prefix:
-                    env.step(action)
+                    env.step(np.asarray(action))
 
         moment = Moment(row, np.asarray(rows.obs[row]), unit, env, restore)
         generator = np.random.default_rng((row, _DOMAIN))
-        moment.play(lambda t, o: generator.uniform(-1, 1, env.spec.act_dim), _ASTRAY)
-        restore()
-        if not self._matches(row, _step(env, rows.action[row])):
-            if self.method == "copies of the simulator":
-                raise _NotExact
-            self._drop("whose stored action did not lead to the stored observation", [row])
-        else:
-            self.results.append(work(moment))
-            self.rows.append(row)
-        restore()
-        self.told(len(self.rows) + sum(self.dropped.values()), self.asked)
+        try:
+            moment.play(lambda t, o: generator.uniform(-1, 1, env.spec.act_dim), _ASTRAY)
+            restore()
+            if not self._step_matches(env, row):
+                return False
+            result = work(moment)
+            restore()
+        except EnvFault:  # of a walk that is known to be possible
+            return False
+        self.results.append(result)
+        self.rows.append(row)
+        self._tell()
+        return True
 
     def _seed_of(self, env: Environment, episode: Episode) -> int | None:
         first = np.asarray(self.subject.rows.obs[episode.start])
@@ -226,11 +219,22 @@ class _Walk(Generic[T]):
                     return seed
         return None
 
-    def _matches(self, row: int, step: Step | None) -> bool:
+    def _walk_matches(self, env: Environment, episode: Episode, seed: int, row: int) -> bool:
+        """Whether the record can be repeated up to ``row`` at all, without any copy."""
+        with contextlib.suppress(EnvFault):
+            env.reset(seed)
+            return all(self._step_matches(env, r) for r in range(episode.start, row + 1))
+        return False
+
+    def _step_matches(self, env: Environment, row: int) -> bool:
+        """Take the stored action; whether it leads to what is stored."""
         stored = self.subject.rows
+        try:
+            step = env.step(np.asarray(stored.action[row]))
+        except EnvFault:
+            return False
         return (
-            step is not None
-            and _same(step.obs, np.asarray(stored.next_obs[row]))
+            _same(step.obs, np.asarray(stored.next_obs[row]))
             and _same(np.float32(step.reward), np.asarray(stored.reward[row]))
             and step.terminated == bool(stored.terminated[row])
         )
@@ -241,14 +245,10 @@ class _Walk(Generic[T]):
 
     def _drop(self, reason: str, rows: Sequence[int]) -> None:
         self.dropped[reason] += len(rows)
+        self._tell()
+
+    def _tell(self) -> None:
         self.told(len(self.rows) + sum(self.dropped.values()), self.asked)
-
-
-def _step(env: Environment, action: Any) -> Step | None:
-    try:
-        return env.step(np.asarray(action))
-    except EnvFault:
-        return None
 
 
 def _same(a: np.ndarray | np.generic, b: np.ndarray) -> bool:

@@ -90,7 +90,7 @@ def side_by_side(
         weight = going / np.maximum(going.sum(axis=1, keepdims=True), 1)
         alive = np.flatnonzero(going.any(axis=1))
         squared = (weight[..., None] * (drawn - truth[:, None]) ** 2).sum(axis=1)
-        really = np.logical_or(truth < low, truth > high)[:, varies].any(axis=1)
+        really = np.maximum(low - truth, truth - high)[:, varies]
         if t == 0:
             squared_of_mean = ((mean - truth) ** 2)[alive]
             wrong = told.terminated[own].reshape(count, elites) != ends[:, None]
@@ -102,8 +102,8 @@ def side_by_side(
                 alive=alive,
                 squared=squared[alive],
                 still=((start - truth) ** 2)[alive],
-                outside=(weight * (beyond > 0).any(axis=2)).sum(axis=1)[alive],
-                outside_really=really[alive],
+                outside=np.sum(weight * np.any(beyond > 0, axis=2), axis=1)[alive],
+                outside_really=np.any(really > 0, axis=1)[alive],
             )
         )
         at = np.where(going[..., None], drawn, start[:, None]).astype(np.float32)

@@ -114,6 +114,16 @@ def make_world_model(state: DynamicsState, config: Config, spec: EnvSpec) -> Wor
     return WorldModel(imagine, elites, outputs)
 
 
+def expected_reward(
+    model: WorldModel, obs: np.ndarray, action: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
+    """The elites' mean reward (N,); of a given reward function, the mean of one draw each."""
+    told = model.imagine(obs, action, None)
+    if not told.reward_std.any():
+        told = model.imagine(obs, action, model.noise(generator, len(obs)))
+    return told.reward.astype(np.float64).mean(axis=1)
+
+
 def single_act(state: SacState, config: Config) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """The sampled policy at one observation (O,) with noise (A,), in NumPy.
 

@@ -19,7 +19,7 @@ from ftfl.config import DynamicsConfig
 from ftfl.forensics.audit import Truth
 from ftfl.forensics.comparisons import Affine, Ranking, affine, rank
 from ftfl.forensics.evidence import Finding, Numbers
-from ftfl.forensics.learned import WorldModel
+from ftfl.forensics.learned import WorldModel, expected_reward
 
 _MOST_ROWS = 5_000
 STARVED, SHRUNK, MISRANKED, SHIFTED = 0.5, 0.8, 0.5, 0.1
@@ -197,16 +197,6 @@ def reward_fidelity(
         scale=config.scale,
         reward_model=config.reward_model,
     )
-
-
-def expected_reward(
-    model: WorldModel, obs: np.ndarray, action: np.ndarray, generator: np.random.Generator
-) -> np.ndarray:
-    """The elites' mean reward (N,); of a given reward function, the mean of one draw each."""
-    told = model.imagine(obs, action, None)
-    if not told.reward_std.any():
-        told = model.imagine(obs, action, model.noise(generator, len(obs)))
-    return told.reward.astype(np.float64).mean(axis=1)
 
 
 def _against_simulator(
