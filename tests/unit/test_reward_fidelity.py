@@ -117,7 +117,7 @@ def test_within_a_state_the_order_of_actions_is_judged_whatever_the_line(
 
 def test_states_whose_actions_all_pay_the_same_rank_nothing():
     equal, apart = np.ones(4), np.arange(4.0)
-    ranking = rank([equal, apart, apart], [apart, apart, apart[::-1]], np.arange(3))
+    ranking = rank([equal, apart, apart], [apart, apart, apart[::-1]], np.arange(3), 0)
     assert (ranking.states, ranking.undecided) == (2, 1)
     assert ranking.correlation.value == 0
     assert ranking.regret.value == pytest.approx(1.0)  # 0 and 3 lost of 1.5

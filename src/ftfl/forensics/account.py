@@ -218,17 +218,18 @@ def _imagine(agent: Agent, model: WorldModel, seen: _Seen, generator: np.random.
     )
 
 
-def gradient_cosines(
+def gradients(
     agent: Agent,
     starts: Sequence[Path],
     nudges: Sequence[Sequence[Nudge]],
     noise: Sequence[np.ndarray],
     steps: int,
-) -> np.ndarray:
-    """Cosine between ∇ₐQ and the true gradient of the first action's return, (n,); NaN if flat.
+) -> tuple[np.ndarray, np.ndarray]:
+    """The true gradient of the first action's return, and the critic's own ∇ₐQ; each (n, A).
 
     The truth is a central difference of ``steps``-step returns that end in the critic's own value,
-    all branches with one noise.
+    all branches with one noise; what that noise does later on is in the truth and makes its
+    direction a little uncertain.
 
     Args:
         agent: policy and critics.
@@ -248,9 +249,7 @@ def gradient_cosines(
     truth = ((returns[:, 0] - returns[:, 1]) / apart).reshape(len(nudges), -1)
     obs = np.stack([path.obs[0] for path in starts])
     action = np.stack([path.action[0] for path in starts])
-    believed = agent.q_gradient(obs, action).astype(np.float64)
-    size = np.linalg.norm(truth, axis=1) * np.linalg.norm(believed, axis=1)
-    return np.where(size > 0, (truth * believed).sum(axis=1) / np.where(size > 0, size, 1), np.nan)
+    return truth, agent.q_gradient(obs, action).astype(np.float64)
 
 
 def cut(path: Path, steps: int) -> Path:

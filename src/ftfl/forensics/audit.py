@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ftfl.forensics.branches import Moment, Path
+from ftfl.forensics.branches import End, Moment, Path
 from ftfl.forensics.groundtruth import Method, choose_rows, visit
 from ftfl.forensics.learned import single_act
 from ftfl.forensics.subject import Subject
@@ -124,6 +124,29 @@ def ask(
         found.dropped,
         found.notes,
     )
+
+
+def stored_paths(subject: Subject, count: int, steps: int) -> tuple[list[Path], np.ndarray]:
+    """What was really done, as branches: all there is where no simulator can be asked.
+
+    Returns at most ``count`` branches of at most ``steps`` neighbouring rows, spread evenly over
+    the replay, and the episode of each (−1: logged rows).
+    """
+    rows, total = subject.rows, len(subject.rewards)
+    obs, next_obs = np.asarray(rows.obs), np.asarray(rows.next_obs)
+    action, terminated = np.asarray(rows.action), np.asarray(rows.terminated)
+    follows = np.append((obs[1:] == next_obs[:-1]).all(axis=1) & ~terminated[:-1], False)
+    follows &= subject.episode == np.append(subject.episode[1:], -2)
+    starts = np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))
+    paths = []
+    for start in starts.tolist():
+        stop = start + 1
+        while stop - start < steps and follows[stop - 1]:
+            stop += 1
+        seen = np.concatenate([obs[start:stop], next_obs[stop - 1 : stop]])
+        end: End = "terminated" if terminated[stop - 1] else "going on"
+        paths.append(Path(seen, action[start:stop], subject.rewards[start:stop], end))
+    return paths, subject.episode[starts]
 
 
 def _ask_one(

@@ -52,8 +52,8 @@ class Ranking:
     correlation: Estimate
     """Spearman's rank correlation of modelled and true rewards, mean over states."""
     regret: Estimate
-    """What the model's favourite loses to the best action, as a share of what an average action
-    loses: 0 is the best, 1 no better than chance."""
+    """What the model's favourite actions lose to the best ones, as a share of what average ones
+    lose, all states together: 0 is the best, 1 no better than chance."""
     share: float
     """Of the variance of true rewards over states and actions, what actions make."""
     actions: int
@@ -105,10 +105,10 @@ def affine(true: np.ndarray, modelled: np.ndarray, clusters: np.ndarray, seed: i
 
 
 def rank(
-    true: Sequence[np.ndarray], modelled: Sequence[np.ndarray], clusters: np.ndarray
+    true: Sequence[np.ndarray], modelled: Sequence[np.ndarray], clusters: np.ndarray, seed: int
 ) -> Ranking:
     """Compare the order of each state's actions; ``true`` and ``modelled`` hold (M,) per state."""
-    correlations, regrets, kept, within = [], [], [], []
+    correlations, losses, kept, within = [], [], [], []
     for index, (r, told) in enumerate(zip(true, modelled, strict=True)):
         usable = np.isfinite(r) & np.isfinite(told)
         r, told = r[usable], told[usable]
@@ -120,13 +120,17 @@ def rank(
         a, b = (x - x.mean() for x in (_ranks(r), _ranks(told)))
         spread = np.sqrt((a @ a) * (b @ b))
         correlations.append(float(a @ b / spread) if spread > 0 else 0.0)
-        regrets.append(float((r.max() - r[np.argmax(told)]) / (r.max() - r.mean())))
+        losses.append((r.max() - r[np.argmax(told)], r.max() - r.mean()))
         kept.append(clusters[index])
+
+    def ratio(means: np.ndarray) -> np.ndarray:
+        return (means[:, 0] / means[:, 1])[:, None]
+
     flat = np.concatenate([r[np.isfinite(r)] for r in true])
     unknown = Estimate(float("nan"), -np.inf, np.inf, 0, "no state ranks its actions")
     return Ranking(
         correlation=mean_estimate(correlations, kept) if kept else unknown,
-        regret=mean_estimate(regrets, kept) if kept else unknown,
+        regret=bootstrap_means(np.array(losses), ratio, seed, kept)[0] if kept else unknown,
         share=float(np.mean(within) / flat.var()) if flat.var() > 0 else 0.0,
         actions=len(true[0]),
         states=len(kept),

@@ -12,6 +12,8 @@ from ftfl.forensics.learned import WorldModel
 
 ABSURD = 10.0
 """Ranges of the data by which an imagined state may leave it before it counts as absurd."""
+MARGIN = 0.05
+"""The same before it counts as outside: a bounded channel's edge is passed by any noise."""
 
 
 class SideBySideStep(NamedTuple):
@@ -24,7 +26,7 @@ class SideBySideStep(NamedTuple):
     still: np.ndarray
     """(m, O): squared error of saying that nothing has moved since the start."""
     outside: np.ndarray
-    """(m,): share of elites whose state lies outside the data in some channel."""
+    """(m,): share of elites whose state lies outside the data (by ``MARGIN``) in some channel."""
     outside_really: np.ndarray
     """(m,): whether the true one does."""
 
@@ -59,6 +61,14 @@ def side_by_side(
     """
     count, elites, size = len(paths), model.elites, len(low)
     varies = high > low
+    reach = (high - low)[varies].astype(np.float64)
+
+    def beyond(states: np.ndarray) -> np.ndarray:
+        """Ranges by which any channel lies outside the data; (…,)."""
+        return (np.maximum(low - states, states - high)[..., varies] / reach).max(
+            axis=-1, initial=0
+        )
+
     start = np.stack([path.obs[0] for path in paths])
     at = np.repeat(start[:, None], elites, axis=1)  # (n, E, O): where each elite's branch is
     going = np.ones((count, elites), bool)
@@ -85,12 +95,11 @@ def side_by_side(
         nonfinite += int((going & ~finite).sum())
         going &= finite
         drawn = np.where(going[..., None], drawn, 0.0)
-        beyond = np.maximum(low - drawn, drawn - high)[..., varies]
-        absurd += int((going & (beyond > ABSURD * (high - low)[varies]).any(axis=2)).sum())
+        far = beyond(drawn)
+        absurd += int((going & (far > ABSURD)).sum())
         weight = going / np.maximum(going.sum(axis=1, keepdims=True), 1)
         alive = np.flatnonzero(going.any(axis=1))
         squared = (weight[..., None] * (drawn - truth[:, None]) ** 2).sum(axis=1)
-        really = np.maximum(low - truth, truth - high)[:, varies]
         if t == 0:
             squared_of_mean = ((mean - truth) ** 2)[alive]
             wrong = told.terminated[own].reshape(count, elites) != ends[:, None]
@@ -102,8 +111,8 @@ def side_by_side(
                 alive=alive,
                 squared=squared[alive],
                 still=((start - truth) ** 2)[alive],
-                outside=np.sum(weight * np.any(beyond > 0, axis=2), axis=1)[alive],
-                outside_really=np.any(really > 0, axis=1)[alive],
+                outside=np.sum(weight * (far > MARGIN), axis=1)[alive],
+                outside_really=beyond(truth)[alive] > MARGIN,
             )
         )
         at = np.where(going[..., None], drawn, start[:, None]).astype(np.float32)

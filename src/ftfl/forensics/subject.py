@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -24,7 +23,7 @@ from ftfl.store.checkpoint import Checkpoint, latest_valid, list_checkpoints, lo
 from ftfl.store.rundir import RunDir
 from ftfl.training import saving
 from ftfl.training.progress import Progress
-from ftfl.training.state import RunState, Stream, stream_key
+from ftfl.training.state import RunState
 from ftfl.types import Transition
 
 _TRIES = 3
@@ -142,25 +141,14 @@ class Subject:
     def unseen(self) -> np.ndarray | None:
         """Rows (N,) the model never trained on; None where no row is sure to be one."""
         dynamics = self.config.dynamics
-        if dynamics is None or dynamics.holdout != "persistent" or self._model_of_another_seed:
+        if dynamics is None or dynamics.holdout != "persistent":
             return None
-        key = stream_key(self.state.key, Stream.HOLDOUT)
-        split = Split(dynamics.holdout_every, jax.random.bits(key, (), jnp.uint32))
+        split = Split(dynamics.holdout_every, self.state.holdout)
         real, kept = self.state.real, len(self.rows.reward)
         slot = (self.progress.rows - kept + np.arange(kept)) % real.capacity
         block = slot // split.every
         held = np.asarray(split.holdout_slot(jnp.asarray(block, jnp.int32)))
         return (slot == held) | (block >= int(split.blocks(real)))
-
-    @property
-    def _model_of_another_seed(self) -> bool:
-        """A fork with another seed holds out other rows than its parent's model did."""
-        return any(
-            entry.get("event") == "forked"
-            and "seed" in entry.get("changes", {})
-            and "dynamics" not in entry.get("fresh", [])
-            for entry in self.history
-        )
 
 
 def _checkpoint(run: RunDir, step: int | None) -> tuple[Checkpoint, tuple[str, ...]]:

@@ -163,7 +163,7 @@ def from_components(
     }
     parts["real"] = ring(template.real, real)
     if "alarms" not in parts:
-        parts["alarms"] = sentinels.see_rewards(template.alarms, parts["real"].rows.reward)
+        parts["alarms"] = sentinels.see_rewards(alarms.init(), parts["real"].rows.reward)
     run = components["run"]
     parts |= {k: jnp.asarray(run[k]) for k in _COUNTERS}
     parts["key"] = jax.random.wrap_key_data(jnp.asarray(run["key"]))

@@ -16,11 +16,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from ftfl.errors import FtflError
-from ftfl.forensics.account import Account, account, gradient_cosines
+from ftfl.forensics.account import Account, account, gradients
 from ftfl.forensics.audit import Nudge
 from ftfl.forensics.branches import Path
 from ftfl.forensics.comparisons import Affine, affine
-from ftfl.forensics.evidence import Estimate, Finding, Numbers, mean_estimate
+from ftfl.forensics.evidence import (
+    Estimate,
+    Finding,
+    Numbers,
+    bootstrap_means,
+    mean_estimate,
+)
 from ftfl.forensics.learned import Agent, WorldModel
 
 FLAT, ASTRAY = 0.5, 0.25
@@ -68,7 +74,8 @@ class CriticAccount:
     twins: dict[str, Bias]
     """With the smaller of the twins, which SAC learns from, and with their mean."""
     cosine: dict[int, Estimate]
-    """Of ∇ₐQ with the truth, by the steps of simulator that the truth rests on."""
+    """Of ∇ₐQ with the truth, all states and entries as one vector (so that states count by how
+    steep they are), by the steps of simulator that the truth rests on."""
     horizon: int
     """Longest branch, in steps."""
     left: float
@@ -210,7 +217,7 @@ def critic_account(
             name: _bias(Account(*(x[whole] for x in a)), labels[whole], model is not None, seed)
             for name, a in told.items()
         },
-        cosine=_cosines(agent, paths, noise, np.asarray(clusters), nudges, nudged_steps),
+        cosine=_cosines(agent, paths, noise, np.asarray(clusters), nudges, nudged_steps, seed),
         horizon=max(path.steps for path in used),
         left=float(told["smaller"].left.mean()),
         temperature=agent.temperature,
@@ -242,6 +249,7 @@ def _cosines(
     clusters: np.ndarray,
     nudges: Sequence[Sequence[Nudge]],
     steps: Sequence[int],
+    seed: int,
 ) -> dict[int, Estimate]:
     usable = [
         i
@@ -254,8 +262,12 @@ def _cosines(
     found = {}
     for k in sorted({min(k, longest) for k in steps}):
         starts, drawn = [paths[i] for i in usable], [noise[i] for i in usable]
-        cosine = gradient_cosines(agent, starts, [nudges[i] for i in usable], drawn, k)
-        told = np.isfinite(cosine)
-        if told.any():
-            found[k] = mean_estimate(cosine[told], clusters[usable][told])
+        truth, believed = gradients(agent, starts, [nudges[i] for i in usable], drawn, k)
+        terms = np.stack([(truth * believed).sum(1), (truth**2).sum(1), (believed**2).sum(1)], 1)
+        (found[k],) = bootstrap_means(terms, _cosine, seed, clusters[usable])
     return found
+
+
+def _cosine(means: np.ndarray) -> np.ndarray:
+    size = np.sqrt(means[:, 1] * means[:, 2])
+    return (means[:, 0] / np.where(size > 0, size, np.nan))[:, None]

@@ -23,6 +23,8 @@ from ftfl.forensics.learned import WorldModel, expected_reward
 
 _MOST_ROWS = 5_000
 STARVED, SHRUNK, MISRANKED, SHIFTED = 0.5, 0.8, 0.5, 0.1
+MATTERS = 0.01
+"""Share of the reward's variance that actions make; below, what follows later decides instead."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,10 @@ class RewardFidelity:
                         self._advice(),
                     )
                 )  # fmt: skip
-        if ranking is not None and (
-            ranking.regret.above(MISRANKED) or ranking.correlation.below(1 - MISRANKED)
+        if (
+            ranking is not None
+            and ranking.share > MATTERS
+            and (ranking.regret.above(MISRANKED) or ranking.correlation.below(1 - MISRANKED))
         ):
             found.append(
                 Finding(
@@ -135,8 +139,9 @@ class RewardFidelity:
                     f" correlation {ranking.correlation}).",
                     {"regret_share": ranking.regret, "rank_correlation": ranking.correlation,
                      "variance_by_action_share": ranking.share},
-                    "regret above half of chance (failure) or rank correlation below 0.5 (warning):"
-                    " the policy follows the ranking of actions within a state; uncalibrated",
+                    "regret above half of chance (failure) or rank correlation below 0.5 (warning),"
+                    " where actions make over 1 % of the reward's variance: the policy follows the"
+                    " ranking of actions within a state; uncalibrated",
                     self._advice(),
                 )
             )  # fmt: skip
@@ -212,5 +217,5 @@ def _against_simulator(
     labels = np.repeat(truth.episode, truth.own)
     return (
         affine(true[own].ravel(), told[own].ravel(), labels, seed),
-        rank(list(true), list(told), truth.episode),
+        rank(list(true), list(told), truth.episode, seed),
     )

@@ -25,7 +25,7 @@ from ftfl.forensics.learned import WorldModel
 STEPS = 5
 _ASTRAY = 0.2
 
-Source: TypeAlias = Literal["the policy's actions", "stored actions"]
+Source: TypeAlias = Literal["own actions", "stored actions"]
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,8 @@ class RolloutError:
     """Imagined states in all."""
 
     def numbers(self) -> Numbers:
-        """By name; lists run over steps, then over the channels in ``channels``."""
+        """By name; lists run over steps, and those in ``by_channel`` over ``channels`` then."""
         return {
-            "channels": list(self.names),
             "actions": self.source,
             "median_skill": self.median_skill,
             "median_skill_of_mean_one_step": self.median_skill_of_mean,
@@ -71,10 +70,13 @@ class RolloutError:
             "nonfinite_rows_count": self.nonfinite,
             "absurd_rows_count": self.absurd,
             "imagined_rows_count": self.rows,
-            "skill": self.skill.tolist(),
-            "skill_of_mean_one_step": self.skill_of_mean.tolist(),
-            "error_in_std": self.error_in_std.tolist(),
-            "error_in_change": self.error_in_change.tolist(),
+            "channels": list(self.names),
+            "by_channel": {
+                "skill": self.skill.tolist(),
+                "skill_of_mean_one_step": self.skill_of_mean.tolist(),
+                "error_in_std": self.error_in_std.tolist(),
+                "error_in_change": self.error_in_change.tolist(),
+            },
         }
 
     def findings(self) -> list[Finding]:
@@ -151,7 +153,7 @@ def rollout_error(
     obs: np.ndarray,
     next_obs: np.ndarray,
     names: tuple[str, ...],
-    source: Source = "the policy's actions",
+    source: Source = "own actions",
     steps: int = STEPS,
     seed: int = 0,
 ) -> RolloutError:
