@@ -5,7 +5,7 @@ import pytest
 
 from ftfl.errors import FtflError
 from ftfl.forensics.account import account, cut
-from ftfl.forensics.audit import Nudge
+from ftfl.forensics.audit import Nudge, Nudges
 from ftfl.forensics.branches import Path
 from ftfl.forensics.instruments.critic import critic_account
 from ftfl.forensics.learned import Agent
@@ -37,10 +37,11 @@ def test_a_perfect_critic_with_a_perfect_model_has_no_error(regulator, branches)
     result = critic_account(regulator.agent(), *branches, model=regulator_model())
     bias = result.twins["smaller"]
     assert near(bias.bias, 0)
-    assert bias.bias.high - bias.bias.low < 0.2 * bias.states.std
+    assert bias.bias.high - bias.bias.low < 0.2 * bias.spread
     assert abs(bias.parts["reward_model"].value) < 1e-12
     assert abs(bias.parts["next_state_model"].value) < 1e-12
-    assert bias.states.r2.value > 0.9
+    assert bias.calibration.low < 1 < bias.calibration.high
+    assert bias.correlation.value > 0.95
     assert result.findings() == []
 
 
@@ -130,7 +131,7 @@ def test_without_a_model_the_whole_bias_is_the_critics_own():
     bias = result.twins["smaller"]
     assert set(bias.parts) == {"critic_fit"}
     assert bias.parts["critic_fit"].value == pytest.approx(bias.bias.value)
-    assert bias.states.slope.value == pytest.approx(slope / (slope - 1), rel=1e-3)
+    assert bias.calibration.value == pytest.approx((slope - 1) / slope, rel=1e-3)
     assert result.left == pytest.approx(discount**STEPS)
 
 
@@ -144,17 +145,22 @@ def test_a_terminated_branch_is_not_valued_beyond_its_end():
     assert not told.left.any()
 
 
-def nudged(regulator, count=30, steps=20):
+def nudged(regulator, count=30, steps=20, chance=0.0):
+    """Nudged branches; with ``chance`` the truth is that much noise."""
     rng = np.random.default_rng(3)
-    noise = rng.normal(size=(count, steps + 1, 1))
     paths, nudges = [], []
-    for x, n in zip(rng.uniform(-1, 1, count), noise, strict=True):
-        path = regulator.play(x, n, steps)
+    for x in rng.uniform(-1, 1, count):
+        path = regulator.play(x, rng.normal(size=(steps + 1, 1)), steps)
         first = path.action[0]
-        branch = [regulator.play(x, n, steps, first + by) for by in (0.05, -0.05)]
+        repeated = []
+        for noise in rng.normal(size=(2, steps + 1, 1)):
+            pair = [regulator.play(x, noise, steps, first + by) for by in (0.05, -0.05)]
+            pair[0].reward[0] += chance * rng.normal()
+            repeated.append(Nudges(noise, (Nudge(*pair),)))
         paths.append(path)
-        nudges.append((Nudge(*branch),))
-    return paths, list(noise), np.arange(count), nudges
+        nudges.append(repeated)
+    noise = list(rng.normal(size=(count, steps + 1, 1)))
+    return paths, noise, np.arange(count), nudges
 
 
 def test_the_true_slope_has_cosine_one_and_the_opposite_minus_one(regulator):
@@ -162,11 +168,32 @@ def test_the_true_slope_has_cosine_one_and_the_opposite_minus_one(regulator):
     for slope, cosine in ((1.0, 1.0), (-1.0, -1.0)):
         agent = regulator.agent(slope=slope)
         result = critic_account(agent, paths, noise, clusters, nudges=nudges, nudged_steps=(1, 20))
-        # The policy's noise later on is in the truth and not in the critic.
-        told = {k: e.value for k, e in result.cosine.items()}
-        assert told == pytest.approx({1: cosine, 20: cosine}, abs=0.02)
+        assert sorted(result.slopes) == [1, 20]
+        for told in result.slopes.values():
+            assert told.cosine.value == pytest.approx(cosine, abs=0.02)
+            assert told.reliability.value > 0.95
         names = {finding.name for finding in result.findings()}
         assert ("gradient-astray" in names) == (slope < 0)
+
+
+def test_a_true_slope_that_is_chance_accuses_nobody(regulator):
+    paths, noise, clusters, nudges = nudged(regulator, chance=3.0)
+    result = critic_account(
+        regulator.agent(slope=-1.0), paths, noise, clusters, nudges=nudges, nudged_steps=(20,)
+    )
+    assert result.slopes[20].reliability.low < 0.25
+    assert "gradient-astray" not in {finding.name for finding in result.findings()}
+
+
+def test_chance_in_the_true_slope_does_not_lower_the_cosine(regulator):
+    paths, noise, clusters, nudges = nudged(regulator, count=400, chance=0.03)
+    result = critic_account(
+        regulator.agent(), paths, noise, clusters, nudges=nudges, nudged_steps=(20,)
+    )
+    told = result.slopes[20]
+    assert told.reliability.value < 0.8
+    assert told.cosine.low < 1 < told.cosine.high
+    assert told.cosine.low > 0.8
 
 
 def test_a_critic_beyond_every_return_is_a_failure(regulator, branches):

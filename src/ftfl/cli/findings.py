@@ -12,7 +12,7 @@ from ftfl.forensics.evidence import Estimate
 
 _CELL = 20
 _NAME = 38
-_DETAILS = ("channels", "by_channel")
+_DETAILS = ("channels", "by_channel", "mean_twin")
 """Left to ``--json``, as are all lists of numbers without intervals (one a channel)."""
 
 
@@ -114,7 +114,8 @@ def _numbers(autopsies: Sequence[Autopsy], names: Sequence[str]) -> Iterator[str
             else {}
             for a in autopsies
         ]
-        rows = list(dict.fromkeys(row for column in columns for row in column))
+        fullest = sorted(columns, key=len, reverse=True)
+        rows = list(dict.fromkeys(row for column in fullest for row in column))
         if not rows:
             continue
         head = "".join(f"{name[: _CELL - 2]:>{_CELL}}" for name in names)

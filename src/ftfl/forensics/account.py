@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ftfl.forensics.audit import Nudge
+from ftfl.forensics.audit import Nudges
 from ftfl.forensics.branches import Path
 from ftfl.forensics.learned import Agent, WorldModel, expected_reward
 
@@ -218,38 +218,21 @@ def _imagine(agent: Agent, model: WorldModel, seen: _Seen, generator: np.random.
     )
 
 
-def gradients(
-    agent: Agent,
-    starts: Sequence[Path],
-    nudges: Sequence[Sequence[Nudge]],
-    noise: Sequence[np.ndarray],
-    steps: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The true gradient of the first action's return, and the critic's own ∇ₐQ; each (n, A).
+def true_gradients(agent: Agent, nudges: Sequence[Nudges], steps: int) -> np.ndarray:
+    """Gradient of each first action's return, (n, A).
 
-    The truth is a central difference of ``steps``-step returns that end in the critic's own value,
-    all branches with one noise; what that noise does later on is in the truth and makes its
-    direction a little uncertain.
-
-    Args:
-        agent: policy and critics.
-        starts: the branch whose first action was nudged, for each state.
-        nudges: its nudged branches, one for each entry of the action.
-        noise: what the policy drew along the branch.
-        steps: how many steps of the simulator the truth rests on; the rest is the critic.
+    A central difference of ``steps``-step returns that end in the critic's own value, so that the
+    first steps' truth is the simulator's and the rest the critic's; both branches with one noise.
     """
-    branches = [cut(b, steps) for state in nudges for nudge in state for b in nudge]
-    drawn = [noise[i] for i, state in enumerate(nudges) for _ in state for _ in range(2)]
+    branches = [cut(b, steps) for n in nudges for nudge in n.entries for b in nudge]
+    drawn = [n.noise for n in nudges for _ in n.entries for _ in range(2)]
     returns = account(agent, None, branches, drawn)["smaller"].truth.reshape(-1, 2)
     apart = np.array([
         nudge.plus.action[0, entry] - nudge.minus.action[0, entry]
-        for state in nudges
-        for entry, nudge in enumerate(state)
+        for n in nudges
+        for entry, nudge in enumerate(n.entries)
     ], np.float64)  # fmt: skip
-    truth = ((returns[:, 0] - returns[:, 1]) / apart).reshape(len(nudges), -1)
-    obs = np.stack([path.obs[0] for path in starts])
-    action = np.stack([path.action[0] for path in starts])
-    return truth, agent.q_gradient(obs, action).astype(np.float64)
+    return ((returns[:, 0] - returns[:, 1]) / apart).reshape(len(nudges), -1)
 
 
 def cut(path: Path, steps: int) -> Path:

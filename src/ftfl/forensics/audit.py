@@ -24,6 +24,7 @@ NEGLIGIBLE = 1e-3
 LEAST_HORIZON, MOST_HORIZON = 500, 2_000
 NUDGE = 0.05
 """Half the distance between the two actions of a difference; actions lie in [−1, 1]."""
+REPLICATES = 2
 _DOMAIN = 2
 
 
@@ -51,6 +52,15 @@ class Nudge(NamedTuple):
     minus: Path
 
 
+class Nudges(NamedTuple):
+    """The action of one state nudged in every direction, the policy going on with one noise."""
+
+    noise: np.ndarray
+    """(steps + 1, A): what the policy drew; its first row is not used."""
+    entries: tuple[Nudge, ...]
+    """One for each entry of the action."""
+
+
 @dataclass(frozen=True)
 class Answers:
     """What the simulator said from one state."""
@@ -67,8 +77,9 @@ class Answers:
     """The policy's own branch; its first action is the first of ``action``."""
     noise: np.ndarray
     """(horizon + 1, A): what the policy drew at each step of the branch, and one more."""
-    nudges: tuple[Nudge, ...]
-    """One for each entry of the action; empty where no action was nudged."""
+    nudges: tuple[Nudges, ...]
+    """Of the branch's first action, `REPLICATES` times with noises of their own: what they have in
+    common is the truth, the rest is chance. Empty where no action was nudged."""
 
 
 @dataclass(frozen=True)
@@ -175,10 +186,15 @@ def _ask_one(
         if step.steps:
             reward[i], next_obs[i] = step.reward[0], step.obs[1]
 
-    def nudge(entry: int, by: float) -> Path:
+    def nudged_by(entry: int, by: float, drawn: np.ndarray) -> Path:
         moved = first.copy()
         moved[entry] = np.clip(moved[entry] + by, -1, 1)
-        return moment.play(lambda t, o: act(o, noise[t]) if t else moved, plan.nudged_steps)
+        return moment.play(lambda t, o: act(o, drawn[t]) if t else moved, plan.nudged_steps)
 
-    nudges = tuple(Nudge(nudge(i, NUDGE), nudge(i, -NUDGE)) for i in range(size) if nudged)
-    return Answers(moment.obs, action, reward, next_obs, path, noise, nudges)
+    def nudges() -> Nudges:
+        drawn = generator.standard_normal((plan.nudged_steps + 1, size)).astype(np.float32)
+        pairs = ((nudged_by(i, NUDGE, drawn), nudged_by(i, -NUDGE, drawn)) for i in range(size))
+        return Nudges(drawn, tuple(Nudge(*pair) for pair in pairs))
+
+    repeated = tuple(nudges() for _ in range(REPLICATES if nudged else 0))
+    return Answers(moment.obs, action, reward, next_obs, path, noise, repeated)

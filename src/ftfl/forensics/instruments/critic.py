@@ -16,10 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ftfl.errors import FtflError
-from ftfl.forensics.account import Account, account, gradients
-from ftfl.forensics.audit import Nudge
+from ftfl.forensics.account import Account, account, true_gradients
+from ftfl.forensics.audit import Nudges
 from ftfl.forensics.branches import Path
-from ftfl.forensics.comparisons import Affine, affine
 from ftfl.forensics.evidence import (
     Estimate,
     Finding,
@@ -29,7 +28,7 @@ from ftfl.forensics.evidence import (
 )
 from ftfl.forensics.learned import Agent, WorldModel
 
-FLAT, ASTRAY = 0.5, 0.25
+FLAT, ASTRAY, DETERMINED = 2.0, 0.25, 0.25
 _SOURCES = {
     "critic_fit": "the critic's own fit",
     "reward_model": "the reward model",
@@ -48,8 +47,13 @@ class Bias:
     parts: dict[str, Estimate]
     """``critic_fit``, and with a model ``reward_model`` and ``next_state_model``; their sum is
     the bias."""
-    states: Affine
-    """The critic against the truth, over states."""
+    calibration: Estimate
+    """How much true values differ where the critic's differ by 1, over states. Regressed in this
+    direction because a single branch's return is noisy, which would flatten the other one."""
+    correlation: Estimate
+    """Of value and truth over states; the noise of returns lowers it."""
+    spread: float
+    """Standard deviation of the truth over states, the noise of returns included."""
     identity_gap: float
     """Largest |bias − sum of parts| over states, as a share of the largest value: rounding."""
 
@@ -60,11 +64,29 @@ class Bias:
             "truth": self.truth,
             "bias": self.bias,
             **self.parts,
-            "r2_over_states": self.states.r2,
-            "slope_over_states": self.states.slope,
-            "true_std_over_states": self.states.std,
+            "calibration_slope": self.calibration,
+            "correlation_over_states": self.correlation,
+            "true_std_over_states": self.spread,
             "identity_gap_share": self.identity_gap,
         }
+
+
+@dataclass(frozen=True)
+class Slope:
+    """The critic's gradient with respect to the action, against the true one.
+
+    All states and entries count as one vector, so that a state counts by how steep it is.
+    """
+
+    cosine: Estimate
+    """Freed from the noise of the true one, which would lower it."""
+    reliability: Estimate
+    """Cosine between two true gradients that differ in the policy's later noise: near 0 chance
+    decides, and the cosine above says nothing."""
+
+    def numbers(self) -> Numbers:
+        """By name."""
+        return {"cosine": self.cosine, "reliability": self.reliability}
 
 
 @dataclass(frozen=True)
@@ -73,9 +95,8 @@ class CriticAccount:
 
     twins: dict[str, Bias]
     """With the smaller of the twins, which SAC learns from, and with their mean."""
-    cosine: dict[int, Estimate]
-    """Of ∇ₐQ with the truth, all states and entries as one vector (so that states count by how
-    steep they are), by the steps of simulator that the truth rests on."""
+    slopes: dict[int, Slope]
+    """By the steps of simulator that the true gradient rests on."""
     horizon: int
     """Longest branch, in steps."""
     left: float
@@ -91,7 +112,7 @@ class CriticAccount:
         """By name."""
         return {
             **{f"{name}_twin": bias.numbers() for name, bias in self.twins.items()},
-            "gradient_cosine": {str(k): v for k, v in self.cosine.items()},
+            "gradient": {f"{k}_steps": v.numbers() for k, v in self.slopes.items()},
             "horizon_steps": self.horizon,
             "unseen_weight": self.left,
             "temperature": self.temperature,
@@ -104,7 +125,7 @@ class CriticAccount:
         """Whether the policy can trust its critic."""
         found = []
         smaller = self.twins["smaller"]
-        bias, spread = smaller.bias, smaller.states.std
+        bias, spread = smaller.bias, smaller.spread
         if abs(smaller.value.value) > self.largest:
             found.append(
                 Finding(
@@ -129,29 +150,30 @@ class CriticAccount:
                     self._advice(smaller),
                 )
             )  # fmt: skip
-        if smaller.states.slope.below(FLAT):
+        if smaller.calibration.above(FLAT) or smaller.calibration.below(1 / FLAT):
+            flat = smaller.calibration.value > 1
             found.append(
                 Finding(
-                    "critic-flat", "warning",
-                    f"Where true values of two states differ by 1 the critic's differ by"
-                    f" {smaller.states.slope}.",
-                    {"slope": smaller.states.slope, "r2": smaller.states.r2},
-                    "slope over states below 0.5 by the whole interval; uncalibrated",
+                    f"critic-{'flat' if flat else 'steep'}", "warning",
+                    f"Where the critic's values of two states differ by 1 the true ones differ by"
+                    f" {smaller.calibration}.",
+                    {"calibration": smaller.calibration, "correlation": smaller.correlation},
+                    "calibration slope above 2 or below 0.5 by the whole interval; uncalibrated",
                     self._advice(smaller),
                 )
             )  # fmt: skip
-        if self.cosine:
-            steps = max(self.cosine)
-            cosine = self.cosine[steps]
-            if cosine.below(ASTRAY):
+        if self.slopes:
+            steps = max(self.slopes)
+            slope = self.slopes[steps]
+            if slope.reliability.above(DETERMINED) and slope.cosine.below(ASTRAY):
                 found.append(
                     Finding(
                         "gradient-astray", "warning",
                         f"The direction in which the critic would have the policy change its action"
-                        f" is hardly the one that pays ({steps}-step cosine {cosine}).",
-                        {"cosine": cosine},
-                        "cosine below 0.25 by the whole interval; a random direction has 0;"
-                        " uncalibrated",
+                        f" is hardly the one that pays ({steps}-step cosine {slope.cosine}).",
+                        {"cosine": slope.cosine, "reliability": slope.reliability},
+                        "cosine below 0.25 by the whole interval, where the true direction is"
+                        " reliable by more than 0.25; a random direction has 0; uncalibrated",
                         self._advice(smaller),
                     )
                 )  # fmt: skip
@@ -180,7 +202,7 @@ def critic_account(
     noise: Sequence[np.ndarray],
     clusters: np.ndarray,
     model: WorldModel | None = None,
-    nudges: Sequence[Sequence[Nudge]] = (),
+    nudges: Sequence[Sequence[Nudges]] = (),
     nudged_steps: Sequence[int] = (1, 5, 20),
     largest_reward: float = 0.0,
     seed: int = 0,
@@ -193,7 +215,7 @@ def critic_account(
         noise: what the policy drew at each observation of a branch, (T + 1 or more, A).
         clusters: episode of each branch, (n,).
         model: the run's model; None: its terms are absent.
-        nudges: for each branch its nudged branches, or none.
+        nudges: for each branch its nudged ones, at least two replicates, or none.
         nudged_steps: steps of simulator under the true gradient.
         largest_reward: the largest |r| ever met, if that is more than the branches show.
         seed: of the model's draws and the bootstraps.
@@ -217,7 +239,7 @@ def critic_account(
             name: _bias(Account(*(x[whole] for x in a)), labels[whole], model is not None, seed)
             for name, a in told.items()
         },
-        cosine=_cosines(agent, paths, noise, np.asarray(clusters), nudges, nudged_steps, seed),
+        slopes=_slopes(agent, paths, np.asarray(clusters), nudges, nudged_steps, seed),
         horizon=max(path.steps for path in used),
         left=float(told["smaller"].left.mean()),
         temperature=agent.temperature,
@@ -231,43 +253,63 @@ def _bias(a: Account, clusters: np.ndarray, modelled: bool, seed: int) -> Bias:
     parts = {"critic_fit": a.fit}
     if modelled:
         parts |= {"reward_model": a.reward, "next_state_model": a.state}
+    u, v = a.value - a.value.mean(), a.truth - a.truth.mean()
+    terms = np.stack([u, v, u * u, v * v, u * v], axis=1)
+    calibration, correlation = bootstrap_means(terms, _calibration, seed, clusters)
     gap = np.abs(a.value - a.truth - sum(parts.values())).max()
     return Bias(
         value=mean_estimate(a.value, clusters),
         truth=mean_estimate(a.truth, clusters),
         bias=mean_estimate(a.value - a.truth, clusters),
         parts={name: mean_estimate(part, clusters) for name, part in parts.items()},
-        states=affine(a.truth, a.value, clusters, seed),
+        calibration=calibration,
+        correlation=correlation,
+        spread=float(a.truth.std()),
         identity_gap=float(gap / max(np.abs(a.value).max(), np.abs(a.truth).max(), 1e-30)),
     )
 
 
-def _cosines(
+def _calibration(means: np.ndarray) -> np.ndarray:
+    x, y, xx, yy, xy = means.T
+    var_x, var_y, cov = xx - x**2, yy - y**2, xy - x * y
+    both = np.sqrt(np.maximum(var_x * var_y, 0))
+    return np.stack([_over(cov, var_x), _over(cov, both)], axis=1)
+
+
+def _over(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1), np.nan)
+
+
+def _slopes(
     agent: Agent,
     paths: Sequence[Path],
-    noise: Sequence[np.ndarray],
     clusters: np.ndarray,
-    nudges: Sequence[Sequence[Nudge]],
+    nudges: Sequence[Sequence[Nudges]],
     steps: Sequence[int],
     seed: int,
-) -> dict[int, Estimate]:
+) -> dict[int, Slope]:
     usable = [
         i
-        for i, state in enumerate(nudges)
-        if len(state) and all(branch.steps for nudge in state for branch in nudge)
+        for i, repeated in enumerate(nudges)
+        if len(repeated) > 1 and all(b.steps for n in repeated for e in n.entries for b in e)
     ]
     if not usable:
         return {}
-    longest = max(branch.steps for i in usable for nudge in nudges[i] for branch in nudge)
+    longest = max(b.steps for i in usable for n in nudges[i] for e in n.entries for b in e)
+    obs = np.stack([paths[i].obs[0] for i in usable])
+    action = np.stack([paths[i].action[0] for i in usable])
+    believed = agent.q_gradient(obs, action).astype(np.float64)
     found = {}
     for k in sorted({min(k, longest) for k in steps}):
-        starts, drawn = [paths[i] for i in usable], [noise[i] for i in usable]
-        truth, believed = gradients(agent, starts, [nudges[i] for i in usable], drawn, k)
-        terms = np.stack([(truth * believed).sum(1), (truth**2).sum(1), (believed**2).sum(1)], 1)
-        (found[k],) = bootstrap_means(terms, _cosine, seed, clusters[usable])
+        one, two = (true_gradients(agent, [nudges[i][r] for i in usable], k) for r in (0, 1))
+        pairs = [(one, believed), (two, believed), (believed, believed), (one, two),
+                 (one, one), (two, two)]  # fmt: skip
+        terms = np.stack([(a * b).sum(axis=1) for a, b in pairs], axis=1)
+        found[k] = Slope(*bootstrap_means(terms, _cosines, seed, clusters[usable]))
     return found
 
 
-def _cosine(means: np.ndarray) -> np.ndarray:
-    size = np.sqrt(means[:, 1] * means[:, 2])
-    return (means[:, 0] / np.where(size > 0, size, np.nan))[:, None]
+def _cosines(means: np.ndarray) -> np.ndarray:
+    first, second, believed, common, one, two = means.T
+    cosine = _over((first + second) / 2, np.sqrt(np.maximum(common * believed, 0)))
+    return np.stack([cosine, _over(common, np.sqrt(one * two))], axis=1)

@@ -19,6 +19,7 @@ from ftfl.config import DynamicsConfig
 from ftfl.forensics.audit import Truth
 from ftfl.forensics.comparisons import Affine, Ranking, affine, rank
 from ftfl.forensics.evidence import Finding, Numbers
+from ftfl.forensics.groundtruth import MINIMUM_STATES
 from ftfl.forensics.learned import WorldModel, expected_reward
 
 _MOST_ROWS = 5_000
@@ -96,7 +97,10 @@ class RewardFidelity:
                 Finding(
                     "reward-shrunk", "info",
                     f"The model's reward varies with the true one by a factor of {mean.slope} only,"
-                    " which makes the critic flat; alone it changes no preference between actions.",
+                    " which makes the critic flat"
+                    + ("; where episodes end it also changes whether ending pays."
+                       if self.terminates else
+                       "; alone it changes no preference between actions."),
                     {"slope": mean.slope},
                     "slope below 0.8: a marker; a constant positive slope keeps the optimal policy"
                     " of a task that does not terminate",
@@ -128,6 +132,7 @@ class RewardFidelity:
                 )  # fmt: skip
         if (
             ranking is not None
+            and ranking.states >= MINIMUM_STATES
             and ranking.share > MATTERS
             and (ranking.regret.above(MISRANKED) or ranking.correlation.below(1 - MISRANKED))
         ):
@@ -140,8 +145,9 @@ class RewardFidelity:
                     {"regret_share": ranking.regret, "rank_correlation": ranking.correlation,
                      "variance_by_action_share": ranking.share},
                     "regret above half of chance (failure) or rank correlation below 0.5 (warning),"
-                    " where actions make over 1 % of the reward's variance: the policy follows the"
-                    " ranking of actions within a state; uncalibrated",
+                    f" in {MINIMUM_STATES} states or more, where actions make over 1 % of the"
+                    " reward's variance: the policy follows the ranking of actions within a state;"
+                    " uncalibrated",
                     self._advice(),
                 )
             )  # fmt: skip
