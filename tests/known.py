@@ -1,46 +1,115 @@
 """Runs, agents and models about which everything is known, for the tests of instruments."""
 
+import contextlib
 from pathlib import Path as Folder
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from ftfl.config import to_dict
+from ftfl.dynamics.targets import Scaler
 from ftfl.envs.make import make_task
 from ftfl.forensics.branches import Path
 from ftfl.forensics.learned import Agent, Imagined, WorldModel
 from ftfl.forensics.subject import Subject
+from ftfl.store.checkpoint import CheckpointStore
+from ftfl.store.rundir import RunDir
+from ftfl.training import saving
 from ftfl.training import state as run_state
 from ftfl.training.evaluate import episode_seed
 from ftfl.training.progress import Moments, Progress
 from ftfl.types import Transition
-from helpers import tiny
+from helpers import filled, tiny
 
 PUSH, COST = 0.3, 0.1
 
 
-def subject_of(task, steps, seed=0, episode_steps=None, **changes):
-    """A run that only collected: ``steps`` random steps, as training stores them."""
-    config = tiny("sac", task, seed=seed, steps=steps, **changes)
+def collect(config, steps, episode_steps=None):
+    """Random steps as training stores them, the description of the task, and its progress."""
     env = make_task(config.task)
-    rng = np.random.default_rng(seed)
-    rows, episode, obs, length = [], 0, env.reset(episode_seed(seed, 0)), 0
-    actions = []
+    rng = np.random.default_rng(config.seed)
+    rows, actions, episode = [], [], 0
+    obs = env.reset(episode_seed(config.seed, 0))
     for _ in range(steps):
         action = rng.uniform(-1, 1, env.spec.act_dim).astype(np.float32)
         step = env.step(action)
         rows.append((obs, action, np.float32(step.reward), step.obs, np.bool_(step.terminated)))
         actions.append(action)
-        obs, length = step.obs, length + 1
-        if step.terminated or step.truncated or length == episode_steps:
-            episode, length, actions = episode + 1, 0, []
-            obs = env.reset(episode_seed(seed, episode))
+        obs = step.obs
+        if step.terminated or step.truncated or len(actions) == episode_steps:
+            episode, actions = episode + 1, []
+            obs = env.reset(episode_seed(config.seed, episode))
     env.close()
     progress = Progress(
         env_steps=steps, episode=episode, actions=actions, rewards=Moments(count=steps)
     )
-    state = eqx.filter_eval_shape(run_state.init, config, env.spec)
-    columns = Transition(*map(np.array, zip(*rows, strict=True)))
-    return Subject(Folder("run"), config, env.spec, steps, (), state, progress, columns, ())
+    return Transition(*map(np.array, zip(*rows, strict=True))), env.spec, progress
+
+
+def subject_of(task, steps, seed=0, episode_steps=None):
+    """A run that only collected, with nothing learned."""
+    config = tiny("sac", task, seed=seed, steps=steps)
+    rows, spec, progress = collect(config, steps, episode_steps)
+    state = eqx.filter_eval_shape(run_state.init, config, spec)
+    return Subject(Folder("run"), config, spec, steps, (), state, progress, rows, ())
+
+
+def saved(path, config, *steps):
+    """A run directory as training leaves it, with a checkpoint at each of ``steps``.
+
+    Nothing was compiled for it: networks are random, and the model passes for trained once.
+    """
+    run_dir = RunDir.create(path, to_dict(config), {})
+    store = CheckpointStore(run_dir.checkpoints_path)
+    with contextlib.closing(make_task(config.task)) as env:
+        state = random_state(config, env.spec)
+    for count in steps:
+        if count:
+            rows, _, progress = collect(config, count)
+            real = filled(rows, state.real.capacity)
+        else:
+            progress, real = Progress(), state.real
+        now = eqx.tree_at(
+            lambda s: (s.real, s.env_steps), state, (real, jnp.int32(progress.env_steps))
+        )
+        saving.save(store, now, progress)
+    return path
+
+
+def random_state(config, spec):
+    """A state of the right shapes, with random weights."""
+    rng = np.random.default_rng(0)
+
+    def fill(leaf):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.key(config.seed)
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.asarray(rng.normal(0, 0.3, leaf.shape).astype(np.float32))
+        return jnp.zeros(leaf.shape, leaf.dtype)
+
+    state = jax.tree.map(fill, eqx.filter_eval_shape(run_state.init, config, spec))
+    if state.dynamics is None:
+        return state
+    model = state.dynamics
+    scalers = [
+        Scaler(part.mean, jnp.abs(part.std) + 0.5)
+        for part in (model.statistics.input, model.statistics.target)
+    ]
+    return eqx.tree_at(
+        lambda s: (
+            s.dynamics.refits, s.dynamics.elites, s.dynamics.statistics.input,
+            s.dynamics.statistics.target, s.dynamics.ensemble.logvar_min,
+            s.dynamics.ensemble.logvar_max,
+        ),
+        state,
+        (
+            jnp.int32(1), jnp.arange(len(model.elites), dtype=jnp.int32), *scalers,
+            jnp.full_like(model.ensemble.logvar_min, config.dynamics.logvar_min),
+            jnp.full_like(model.ensemble.logvar_max, config.dynamics.logvar_max),
+        ),
+    )  # fmt: skip
 
 
 class Regulator:

@@ -91,7 +91,7 @@ def test_a_critic_that_is_too_high_is_named_with_what_made_it_so(regulator, bran
     assert near(bias.parts["critic_fit"], 0)
     (finding,) = [f for f in result.findings() if f.name.startswith("critic-too")]
     assert finding.name == "critic-too-high"
-    assert "most of it by the reward model" in finding.sentence
+    assert "most of it is the reward model" in finding.sentence
 
 
 def linear(slope_error=0.0):

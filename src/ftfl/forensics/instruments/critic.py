@@ -30,7 +30,7 @@ from ftfl.forensics.learned import Agent, WorldModel
 
 FLAT, ASTRAY, DETERMINED = 2.0, 0.25, 0.25
 _SOURCES = {
-    "critic_fit": "the critic's own fit",
+    "critic_fit": "what the critic did not fit of its targets",
     "reward_model": "the reward model",
     "next_state_model": "the next-state model",
 }
@@ -154,7 +154,7 @@ class CriticAccount:
             flat = smaller.calibration.value > 1
             found.append(
                 Finding(
-                    f"critic-{'flat' if flat else 'steep'}", "warning",
+                    "critic-flat" if flat else "critic-unfounded", "warning",
                     f"Where the critic's values of two states differ by 1 the true ones differ by"
                     f" {smaller.calibration}.",
                     {"calibration": smaller.calibration, "correlation": smaller.correlation},
@@ -182,18 +182,24 @@ class CriticAccount:
     def _blame(self, bias: Bias) -> str:
         if len(bias.parts) == 1:
             return "without a model that is the critic's own doing"
-        signed = {name: part.value * np.sign(bias.bias.value) for name, part in bias.parts.items()}
-        worst = max(signed, key=lambda name: signed[name])
         listed = ", ".join(f"{_SOURCES[n]} {p.value:+.3g}" for n, p in bias.parts.items())
-        return f"most of it by {_SOURCES[worst]} ({listed})"
+        return f"most of it is {_SOURCES[_worst(bias)]} ({listed})"
 
     def _advice(self, bias: Bias) -> str:
-        worst = max(bias.parts, key=lambda n: bias.parts[n].value * np.sign(bias.bias.value))
+        own = "--sac.critic-layer-norm, or fewer --sac.updates-per-step"
+        if len(bias.parts) == 1:
+            return own
         return {
-            "critic_fit": "--sac.critic-layer-norm, or fewer --sac.updates-per-step",
-            "reward_model": "--scale unit, and see reward fidelity",
-            "next_state_model": "--target direct or --target residual, and see rollout error",
-        }[worst]
+            "critic_fit": f"if sac errs as much on this task it is the critic: {own}; if not, its"
+            " targets are noisy: see reward fidelity",
+            "reward_model": "see reward fidelity",
+            "next_state_model": "see rollout error",
+        }[_worst(bias)]
+
+
+def _worst(bias: Bias) -> str:
+    """The part that pulls most in the direction of the bias."""
+    return max(bias.parts, key=lambda n: bias.parts[n].value * np.sign(bias.bias.value))
 
 
 def critic_account(
