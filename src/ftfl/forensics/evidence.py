@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -88,6 +88,7 @@ class Finding:
         }
 
 
+@runtime_checkable  # tests check annotations at run time
 class Result(Protocol):
     """What every instrument returns: a frozen dataclass with these two methods."""
 

@@ -259,6 +259,5 @@ def _spread(total: int, count: int, seed: int) -> np.ndarray:
     """``count`` different indices below ``total``, one drawn from each of equal stretches."""
     if count >= total:
         return np.arange(total)
-    edges = np.linspace(0, total, count + 1)
-    draws = np.random.default_rng((seed, _DOMAIN)).uniform(edges[:-1], edges[1:])
-    return np.unique(np.minimum(draws.astype(int), total - 1))
+    edges = np.linspace(0, total, count + 1).astype(int)
+    return np.random.default_rng((seed, _DOMAIN)).integers(edges[:-1], edges[1:])

@@ -103,12 +103,11 @@ def make_world_model(state: DynamicsState, config: Config, spec: EnvSpec) -> Wor
     assert config.dynamics is not None
     outputs, elites = int(state.statistics.target.mean.shape[0]), int(state.elites.shape[0])
     unit = config.task.reward_unit
-    draw = jax.jit(functools.partial(_imagine, config=config, spec=spec))
 
     def imagine(obs: np.ndarray, action: np.ndarray, noise: np.ndarray | None) -> Imagined:
         if noise is None:
             noise = np.zeros((len(obs), elites, outputs), np.float32)
-        told = batched(functools.partial(draw, state), obs, action, noise)
+        told = batched(functools.partial(_imagine, state, config, spec), obs, action, noise)
         return Imagined(told[0], told[1] / unit, told[2], told[3] / unit)
 
     return WorldModel(imagine, elites, outputs)
@@ -178,14 +177,14 @@ def _q_gradient(
     return jax.grad(lambda a: jnp.sum(jnp.min(sac.q_values(critic, obs, a), axis=0)))(action)
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def _imagine(
     state: DynamicsState,
+    config: Config,
+    spec: EnvSpec,
     obs: Float[Array, "B O"],
     action: Float[Array, "B A"],
     noise: Float[Array, "B K D"],
-    *,
-    config: Config,
-    spec: EnvSpec,
 ) -> tuple[Float[Array, "B K O"], Float[Array, "B K"], Bool[Array, "B K"], Float[Array, "B K"]]:
     assert config.dynamics is not None
     told = dynamics.predict(state, obs, action, config.dynamics)
