@@ -1,11 +1,14 @@
 """Real states come back exactly, or are left out and counted; nothing is guessed."""
 
+import dataclasses
+
 import gymnasium
 import numpy as np
 import pytest
 
 from envs_for_tests import Lqr
 from ftfl.errors import FtflError
+from ftfl.forensics.audit import stored_paths
 from ftfl.forensics.groundtruth import MINIMUM_STATES, choose_rows, visit
 from known import subject_of
 
@@ -189,3 +192,25 @@ def test_a_branch_goes_past_the_time_limit_and_stops_where_the_environment_itsel
     subject = subject_of("envs_for_tests:make_simulated_lqr", 40)
     (path,) = visit(subject, [15], lambda m: m.play(lambda t, o: np.zeros(1), 30)).results
     assert (path.steps, path.end) == (5, "truncated")
+
+
+def test_an_environment_in_a_process_of_its_own_is_replayed_from_the_reset():
+    subject = subject_of("envs_for_tests:make_simulated_lqr", 60)
+    task = dataclasses.replace(subject.config.task, step_limit_seconds=20.0)
+    elsewhere = dataclasses.replace(subject, config=dataclasses.replace(subject.config, task=task))
+    found = visit(elsewhere, choose_rows(subject, 25, 3), two_steps)
+    assert found.method == "replays from the reset"
+    assert len(found.results) == 25
+
+
+def test_stored_actions_stand_in_where_no_simulator_may_be_asked():
+    subject = subject_of("envs_for_tests:make_lqr", 50)
+    paths, episode = stored_paths(subject, 25, 4)
+    assert len(paths) == 25
+    assert episode.tolist() == [row // 20 for row in np.linspace(0, 49, 25).astype(int)]
+    for path, row in zip(paths, np.linspace(0, 49, 25).astype(int), strict=True):
+        steps = min(4, 20 - row % 20, 50 - row)
+        assert (path.steps, path.end) == (steps, "going on")
+        np.testing.assert_array_equal(path.obs[:-1], subject.rows.obs[row : row + steps])
+        np.testing.assert_array_equal(path.obs[-1], subject.rows.next_obs[row + steps - 1])
+        np.testing.assert_array_equal(path.reward, subject.rewards[row : row + steps])
