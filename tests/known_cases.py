@@ -76,3 +76,13 @@ def untrained(rows, config):
     """A model that was never fitted, and the replay of these rows."""
     sizes = rows.obs.shape[1], rows.action.shape[1]
     return predict.init(jax.random.key(0), *sizes, config), ring_of(rows)
+
+
+def heteroscedastic(rows, seed=0):
+    """Linear channels whose noise depends on the first one: std 0.1 where s₀ < 0, else 0.5."""
+    rng = np.random.default_rng(seed)
+    obs, action = rng.normal(size=(rows, 3)), rng.uniform(-1, 1, size=(rows, 2))
+    spread = np.where(obs[:, :1] < 0, 0.1, 0.5)
+    push = np.concatenate([action, action[:, :1]], axis=1)
+    next_obs = 0.5 * obs + push + spread * rng.normal(size=obs.shape)
+    return transitions(obs, action, obs[:, 1] + spread[:, 0] * rng.normal(size=rows), next_obs)

@@ -60,7 +60,7 @@ def test_unit_scale_gives_every_output_an_equal_share():
     share = shares_at_start(linear(1_000, (10, 1, 1, 0.1), 1e-4), model("mbpo-unit"))
     assert share("loss") == pytest.approx(1 / 5, rel=0.15)
     for name in ("mean_gradient", "signal_gradient"):
-        assert share(name) == pytest.approx(5**-0.5, rel=0.15)
+        assert share(name) == pytest.approx(5**-0.5, rel=0.25)
 
 
 def test_the_table_knows_sizes_and_autocorrelation():
