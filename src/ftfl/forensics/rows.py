@@ -67,3 +67,11 @@ def held_apart(rows: Transition, every: int = 5, blocks: int = 50) -> tuple[Tran
 def holdout(ring: Replay, split: Split) -> Transition:
     """The rows that ``split`` holds out, on the device."""
     return rings.take(ring, split.holdout_slot(jnp.arange(int(split.blocks(ring)))))
+
+
+def thinned(rows: Transition, most: int) -> Transition:
+    """At most so many rows, spread evenly over time; neighbours are then no longer neighbours."""
+    count = rows.reward.shape[0]
+    if count <= most:
+        return rows
+    return select(rows, np.linspace(0, count - 1, most).round().astype(np.int64))
