@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ftfl import presets
+from ftfl import presets, sac
 from ftfl.dynamics import fit as fitting
 from ftfl.dynamics import predict
 from ftfl.forensics.rows import ring_of
@@ -86,3 +86,16 @@ def heteroscedastic(rows, seed=0):
     push = np.concatenate([action, action[:, :1]], axis=1)
     next_obs = 0.5 * obs + push + spread * rng.normal(size=obs.shape)
     return transitions(obs, action, obs[:, 1] + spread[:, 0] * rng.normal(size=rows), next_obs)
+
+
+def agent_trained(rows, updates, config, seed=0):
+    """SAC on a fixed set of rows."""
+    agent = sac.init(jax.random.key(seed), rows.obs.shape[1], rows.action.shape[1], config)
+
+    def one(i, state):
+        row_key, key = jax.random.split(jax.random.fold_in(jax.random.key(seed + 1), i))
+        chosen = jax.random.randint(row_key, (config.batch_size,), 0, len(rows.reward))
+        batch = jax.tree.map(lambda x: jnp.asarray(x)[chosen], rows)
+        return sac.update(state, batch, key, config)[0]
+
+    return jax.jit(lambda s, n: jax.lax.fori_loop(0, n, one, s))(agent, jnp.int32(updates))
