@@ -100,12 +100,13 @@ def random_state(config, spec):
     return eqx.tree_at(
         lambda s: (
             s.dynamics.refits, s.dynamics.elites, s.dynamics.statistics.input,
-            s.dynamics.statistics.target, s.dynamics.ensemble.logvar_min,
-            s.dynamics.ensemble.logvar_max,
+            s.dynamics.statistics.target, s.dynamics.statistics.change,
+            s.dynamics.ensemble.logvar_min, s.dynamics.ensemble.logvar_max,
         ),
         state,
         (
             jnp.int32(1), jnp.arange(len(model.elites), dtype=jnp.int32), *scalers,
+            jnp.abs(model.statistics.change) + 0.5,
             jnp.full_like(model.ensemble.logvar_min, config.dynamics.logvar_min),
             jnp.full_like(model.ensemble.logvar_max, config.dynamics.logvar_max),
         ),

@@ -7,18 +7,26 @@ import shutil
 import pytest
 from calling import call
 
-from ftfl.forensics import autopsy
+from ftfl.forensics import autopsy, registry
 from ftfl.forensics.audit import Plan
 from helpers import tiny
 from known import saved
 
 SIMULATED = "envs_for_tests:make_simulated_lqr"
+REFITS = {"unit_invariance", "residual_or_direct", "attribution"}
 SMALL = Plan(states=30, episodes=5, actions=6, horizon=12, nudged_states=5, nudged_steps=4)
 
 
+MEASURED = {"model_variance", "reward_fidelity", "rollout_error", "critic_account", "critic_health"}
+
+
 @pytest.fixture(autouse=True)
-def small(monkeypatch):
-    monkeypatch.setattr(autopsy, "plan", lambda subject, quick: SMALL)
+def small(monkeypatch, request):
+    """Few states, and without target scales, whose compiling takes longest."""
+    monkeypatch.setattr(registry, "plan", lambda subject, quick: SMALL)
+    if "long" not in request.keywords:
+        quick = tuple(i for i in registry.INSTRUMENTS if i.name in MEASURED | REFITS)
+        monkeypatch.setattr(autopsy, "INSTRUMENTS", quick)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +48,7 @@ def digest(folder):
 
 
 def examined(*argv):
-    status, out, err = call("autopsy", *argv, "--json")
+    status, out, err = call("autopsy", *argv, "--quick", "--json")
     assert status == 0, err
     return json.loads(out)["runs"]
 
@@ -51,7 +59,7 @@ def test_json_has_findings_and_numbers_with_their_intervals_and_the_run_stays_as
     assert digest(runs) == before
     assert (run["label"], run["step"], run["states"]) == ("ftfl", 100, 30)
     assert run["states_by"] == "copies of the simulator"
-    assert set(run["numbers"]) == {"reward_fidelity", "rollout_error", "critic_account"}
+    assert set(run["numbers"]) == MEASURED
     slope = run["numbers"]["reward_fidelity"]["replay"]["slope"]
     assert slope["low"] <= slope["value"] <= slope["high"]
     assert slope["n"] == 5
@@ -61,7 +69,10 @@ def test_json_has_findings_and_numbers_with_their_intervals_and_the_run_stays_as
     assert account["identity_gap_share"] < 1e-9
     for finding in run["findings"]:
         assert {"name", "severity", "sentence", "evidence", "threshold", "advice"} == set(finding)
-    assert run["not_measured"] == {}
+    names = [finding["name"] for finding in run["findings"]]
+    assert len(set(names)) == len(names)
+    assert set(run["not_measured"]) == REFITS
+    assert set(run["not_measured"].values()) == {"--quick trains no models anew"}
 
 
 def test_the_same_run_gives_the_same_numbers_twice(runs):
@@ -80,7 +91,10 @@ def test_runs_stand_side_by_side_in_80_columns_findings_first(runs, monkeypatch)
     lines = out.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines.index("FINDINGS") < next(i for i, x in enumerate(lines) if "FIDELITY" in x)
-    assert "not measured (sac): reward fidelity, rollout error: the run has no dynamics" in out
+    assert (
+        "not measured (sac): model variance, reward fidelity, rollout error: the run has no"
+        " dynamics model" in " ".join(out.split())
+    )
     (head,) = [line for line in lines if line.startswith("CRITIC ACCOUNT")]
     assert head.split()[-2:] == ["sac", "ftfl"]
     (bias,) = [line for line in lines if "smaller twin: bias" in line]
@@ -92,12 +106,12 @@ def test_runs_stand_side_by_side_in_80_columns_findings_first(runs, monkeypatch)
 def test_where_no_simulator_may_be_asked_the_rest_is_measured_and_said(runs):
     (run,) = examined(runs / "robot" / "seed_0")
     assert run["states"] is None
-    assert set(run["numbers"]) == {"reward_fidelity", "rollout_error"}
+    assert set(run["numbers"]) == MEASURED - {"critic_account"}
     assert run["numbers"]["reward_fidelity"]["own_actions"] is None
     assert run["numbers"]["rollout_error"]["actions"] == "stored actions"
     assert "not declared replayable" in run["not_measured"]["critic_account"]
     assert any("stored actions" in note for note in run["notes"])
-    status, out, _ = call("autopsy", runs / "robot" / "seed_0")
+    status, out, _ = call("autopsy", runs / "robot" / "seed_0", "--quick")
     assert status == 0
     assert "not measured (robot): critic account" in out
     assert "No run without a model is shown beside these" in out
@@ -107,7 +121,7 @@ def test_a_damaged_run_is_named_and_the_others_are_examined(runs, tmp_path):
     bad = shutil.copytree(runs / "sac" / "seed_0", tmp_path / "bad" / "seed_0")
     for file in (bad / "checkpoints").rglob("*.safetensors"):
         file.write_bytes(b"nothing")
-    status, out, _ = call("autopsy", runs / "sac" / "seed_0", bad, "--json")
+    status, out, _ = call("autopsy", runs / "sac" / "seed_0", bad, "--quick", "--json")
     assert status == 1
     content = json.loads(out)
     assert len(content["runs"]) == 1
@@ -130,3 +144,14 @@ def test_a_missing_checkpoint_and_a_missing_run_are_named(runs, tmp_path):
     assert "no checkpoint at step 70; it has: 60, 100." in err
     status, _, err = call("autopsy", tmp_path / "nothing")
     assert (status, err) == (2, f"ftfl: there is no run directory {tmp_path / 'nothing'}.\n")
+
+
+@pytest.mark.long
+def test_without_quick_models_are_trained_anew_and_the_time_left_is_told(runs, monkeypatch):
+    monkeypatch.setattr(registry, "_UPDATES", 20)
+    status, out, err = call("autopsy", runs / "ftfl" / "seed_0", "--json")
+    assert status == 0, err
+    (run,) = json.loads(out)["runs"]
+    assert set(run["numbers"]) == MEASURED | REFITS | {"target_scales"}
+    assert run["not_measured"] == {}
+    assert "models trained anew" in err

@@ -98,7 +98,7 @@ def test_noise_that_each_draw_adds_is_told_apart_from_the_heads_own(rows):
     found = measure(rows, noisy)
     assert found.replay.r2.value == pytest.approx(1)
     assert found.replay_drawn.noise.value == pytest.approx(1, abs=0.05)
-    assert [f.name for f in found.findings()] == ["reward-worse-than-constant"]
+    assert [f.name for f in found.findings()] == ["reward-worse-than-its-mean"]
 
 
 @pytest.mark.parametrize(

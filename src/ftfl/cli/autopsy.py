@@ -58,7 +58,7 @@ def _examine(folder: Path, step: int | None, quick: bool, runs: int) -> Autopsy:
     eta.say("reading")
     subject = Subject.load(folder, step)
     seconds = QUICK_SECONDS / runs if quick else None
-    result = examine(subject, quick, seconds, eta.states)
+    result = examine(subject, quick, seconds, eta.tell)
     eta.clear()
     return result
 
@@ -74,21 +74,20 @@ class Eta:
     def __init__(self, name: str, out: TextIO):
         self.name, self.out = name, out
         self.live = out.isatty()
-        self.started: float | None = None
-        self._last = 0.0
+        self._what, self._began, self._first, self._last = "", 0.0, 0, 0.0
 
-    def states(self, done: int, asked: int) -> None:
-        """Told by the audit after each state."""
+    def tell(self, what: str, done: int, asked: int) -> None:
+        """Told by the instruments: so much of this is done."""
         now = time.monotonic()
-        if self.started is None:
-            self.started, self._first = now, done
-        if done >= asked:
-            return self.say("computing", now)
-        every = self.EVERY[0 if self.live else 1]
-        if now - self._last < every or done == self._first:
+        kind = what.partition(" (")[0]
+        if kind != self._what:
+            self._what, self._began, self._first = kind, now, done
+            if not asked:
+                return self.say(what, now)
+        if now - self._last < self.EVERY[0 if self.live else 1] or done == self._first:
             return None
-        left = (now - self.started) / (done - self._first) * (asked - done)
-        return self.say(f"asking the simulator, {done} of {asked} states, {left:.0f} s left", now)
+        left = (now - self._began) / (done - self._first) * (asked - done)
+        return self.say(f"{done} of {asked} {what}, {left:.0f} s left", now)
 
     def say(self, what: str, now: float | None = None) -> None:
         """Show what is being done."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ftfl.cli.text import width, wrapped
-from ftfl.forensics.autopsy import INSTRUMENTS, Autopsy
+from ftfl.forensics.autopsy import Autopsy
 from ftfl.forensics.evidence import Estimate
+from ftfl.forensics.registry import INSTRUMENTS
 
 _CELL = 20
 _NAME = 38
-_DETAILS = ("channels", "by_channel", "mean_twin")
-"""Left to ``--json``, as are all lists of numbers without intervals (one a channel)."""
+_DETAILS = ("names", "channels", "by_channel", "mean_twin", "doors", "changes")
+"""Left to ``--json``, as are all lists of lists."""
 
 
 def show(autopsies: Sequence[Autopsy], failed: Mapping[str, str]) -> None:
@@ -126,22 +128,38 @@ def _numbers(autopsies: Sequence[Autopsy], names: Sequence[str]) -> Iterator[str
         yield ""
 
 
-def _flat(numbers: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every number by its dotted name, as text."""
+def _flat(
+    numbers: Mapping[str, Any], prefix: str = "", names: Sequence[str] = ()
+) -> Iterator[tuple[str, str]]:
+    """Every number by its dotted name, as text; of one a channel, the median and the reward's."""
+    names = numbers.get("names", names)
     for name, value in numbers.items():
         if name in _DETAILS:
             continue
         label = f"{prefix}{name}".replace("_", " ")
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}: ")
+            yield from _flat(value, f"{prefix}{name}: ", names)
         elif isinstance(value, list):
-            for i in sorted({0, len(value) - 1}) if value else ():
-                if isinstance(value[i], Estimate):
-                    yield f"{label}, {i + 1}", number(value[i])
+            yield from _listed(label, value, names)
         elif isinstance(value, str):
             yield label, value
         elif value is not None:
             yield label, number(value)
+
+
+def _listed(label: str, values: list[Any], names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    if not values or not isinstance(values[0], Estimate | float | int):
+        return
+    if names and len(values) in (len(names), len(names) - 1):
+        channels = [v.value if isinstance(v, Estimate) else float(v) for v in values]
+        known = sorted(v for v in channels[: len(names) - 1] if not math.isnan(v))
+        if known:
+            yield f"{label}, median", number(statistics.median(known))
+        if len(values) == len(names) and names[-1] == "reward":
+            yield f"{label}, reward", number(values[-1])
+    elif isinstance(values[0], Estimate):
+        for i in sorted({0, len(values) - 1}):
+            yield f"{label}, {i + 1}", number(values[i])
 
 
 def number(value: Any) -> str:

@@ -17,7 +17,8 @@ from ftfl.envs.spec import EnvSpec
 from ftfl.errors import FtflError
 from ftfl.forensics.episodes import Episode, find_episodes
 from ftfl.forensics.learned import Agent, WorldModel, make_agent, make_world_model
-from ftfl.replay import Replay, Split
+from ftfl.forensics.rows import in_order
+from ftfl.replay import Split
 from ftfl.rollouts.generate import kept_rows
 from ftfl.store.checkpoint import Checkpoint, latest_valid, list_checkpoints, load_checkpoint
 from ftfl.store.rundir import RunDir
@@ -61,7 +62,7 @@ class Subject:
         with contextlib.closing(make_task(config.task)) as env:
             spec = env.spec
         state, progress = saving.load(checkpoint, config, spec)
-        rows = _in_order(state.real)
+        rows = in_order(state.real)
         if len(rows.reward) == 0:
             raise FtflError(
                 f"{run.path} has no real transitions at step {checkpoint.step} yet: wait for its"
@@ -103,7 +104,7 @@ class Subject:
         """Synthetic transitions that updates draw from now, oldest first (NumPy)."""
         if self.state.synthetic is None:
             return None
-        rows = _in_order(self.state.synthetic)
+        rows = in_order(self.state.synthetic)
         kept = int(kept_rows(self.state.env_steps, self.config))
         return Transition(*cast(Any, (np.asarray(x)[-kept:] for x in rows)))
 
@@ -172,10 +173,3 @@ def _load(run: RunDir, step: int | None, paths: list[Path]) -> tuple[Checkpoint,
         have = ", ".join(map(str, steps)) or "none"
         raise FtflError(f"{run.path} has no checkpoint at step {step}; it has: {have}.")
     return load_checkpoint(steps[step]), ()
-
-
-def _in_order(ring: Replay) -> Transition:
-    """The rows of a ring from the oldest to the newest, as NumPy arrays."""
-    size, cursor = int(ring.size), int(ring.cursor)
-    slots = (cursor - size + np.arange(size)) % ring.capacity
-    return Transition(*cast(Any, (np.asarray(column)[slots] for column in ring.rows)))

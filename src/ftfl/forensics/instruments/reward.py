@@ -23,7 +23,7 @@ from ftfl.forensics.groundtruth import MINIMUM_STATES
 from ftfl.forensics.learned import WorldModel, expected_reward
 
 _MOST_ROWS = 5_000
-STARVED, SHRUNK, MISRANKED, SHIFTED = 0.5, 0.8, 0.5, 0.1
+UNEXPLAINED, SHRUNK, MISRANKED, SHIFTED = 0.5, 0.8, 0.5, 0.1
 MATTERS = 0.01
 """Share of the reward's variance that actions make; below, what follows later decides instead."""
 
@@ -74,7 +74,7 @@ class RewardFidelity:
         if drawn.r2.below(0):
             found.append(
                 Finding(
-                    "reward-worse-than-constant", "failure",
+                    "reward-worse-than-its-mean", "failure",
                     f"Synthetic rewards are further from the true ones than their mean is: R² of a"
                     f" draw is {drawn.r2} on {where}.",
                     {"r2_drawn": drawn.r2, "r2_mean": mean.r2, "noise": drawn.noise},
@@ -82,10 +82,10 @@ class RewardFidelity:
                     self._advice(),
                 )
             )  # fmt: skip
-        elif mean.r2.below(STARVED):
+        elif mean.r2.below(UNEXPLAINED):
             found.append(
                 Finding(
-                    "reward-starved", "warning",
+                    "reward-unexplained", "warning",
                     f"The model explains little of the reward: R² is {mean.r2} on {where}.",
                     {"r2": mean.r2, "slope": mean.slope},
                     "R² below 0.5: most of the variance is not explained; uncalibrated",
