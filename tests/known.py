@@ -102,6 +102,7 @@ def random_state(config, spec):
             s.dynamics.refits, s.dynamics.elites, s.dynamics.statistics.input,
             s.dynamics.statistics.target, s.dynamics.statistics.change,
             s.dynamics.ensemble.logvar_min, s.dynamics.ensemble.logvar_max,
+            s.dynamics.optimiser,
         ),
         state,
         (
@@ -109,6 +110,7 @@ def random_state(config, spec):
             jnp.abs(model.statistics.change) + 0.5,
             jnp.full_like(model.ensemble.logvar_min, config.dynamics.logvar_min),
             jnp.full_like(model.ensemble.logvar_max, config.dynamics.logvar_max),
+            jax.tree.map(jnp.zeros_like, model.optimiser),
         ),
     )  # fmt: skip
 

@@ -81,9 +81,8 @@ class Intricate(gymnasium.Env):
 
 
 def test_state_is_found_in_slots_lists_views_generators_and_attributes_made_later():
-    env = Guarded(
-        GymEnvironment(Intricate(), "t", termination=never, reward_fn=None, replayable=True)
-    )
+    facts = {"termination": never, "reward_fn": None, "replayable": True}
+    env = Guarded(lambda: GymEnvironment(Intricate(), "t", **facts))
     actions = np.linspace(-1, 1, 6, dtype=np.float32)[:, None]
     env.reset(1)
     snapshot = Snapshot(env)

@@ -67,12 +67,12 @@ class Snapshot:
             self._stack.extend(value)
         elif isinstance(value, np.random.Generator):
             self._stack.append(value.bit_generator)
-        elif isinstance(value, np.random.BitGenerator):
-            state = copy.deepcopy(value.state)
-            self._undo.append(lambda: setattr(value, "state", state))
         elif isinstance(value, np.random.RandomState):
             legacy = value.get_state()
             self._undo.append(lambda: value.set_state(legacy))
+        elif _is_of(value, ("numpy.random",)) and hasattr(value, "state"):  # a bit generator
+            state = copy.deepcopy(value.state)
+            self._undo.append(lambda: setattr(value, "state", state))
         elif hasattr(value, "getstate") and hasattr(value, "setstate"):  # Python's own generators
             pure = value.getstate()
             self._undo.append(lambda: value.setstate(pure))

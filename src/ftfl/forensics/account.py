@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ftfl.forensics.audit import Nudges
 from ftfl.forensics.branches import Path
 from ftfl.forensics.learned import Agent, WorldModel, expected_reward
 
@@ -216,23 +215,6 @@ def _imagine(agent: Agent, model: WorldModel, seen: _Seen, generator: np.random.
         over=drawn.terminated,
         finite=finite.reshape(rows, elites),
     )
-
-
-def true_gradients(agent: Agent, nudges: Sequence[Nudges], steps: int) -> np.ndarray:
-    """Gradient of each first action's return, (n, A).
-
-    A central difference of ``steps``-step returns that end in the critic's own value, so that the
-    first steps' truth is the simulator's and the rest the critic's; both branches with one noise.
-    """
-    branches = [cut(b, steps) for n in nudges for nudge in n.entries for b in nudge]
-    drawn = [n.noise for n in nudges for _ in n.entries for _ in range(2)]
-    returns = account(agent, None, branches, drawn)["smaller"].truth.reshape(-1, 2)
-    apart = np.array([
-        nudge.plus.action[0, entry] - nudge.minus.action[0, entry]
-        for n in nudges
-        for entry, nudge in enumerate(n.entries)
-    ], np.float64)  # fmt: skip
-    return ((returns[:, 0] - returns[:, 1]) / apart).reshape(len(nudges), -1)
 
 
 def cut(path: Path, steps: int) -> Path:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ftfl.errors import FtflError
-from ftfl.forensics.account import Account, account, true_gradients
+from ftfl.forensics.account import Account, account
 from ftfl.forensics.audit import Nudges
 from ftfl.forensics.branches import Path
 from ftfl.forensics.evidence import (
@@ -27,6 +27,7 @@ from ftfl.forensics.evidence import (
     mean_estimate,
 )
 from ftfl.forensics.learned import Agent, WorldModel
+from ftfl.forensics.slopes import Slope, action_slopes, over
 
 FLAT, ASTRAY, DETERMINED = 2.0, 0.25, 0.25
 _SOURCES = {
@@ -69,24 +70,6 @@ class Bias:
             "true_std_over_states": self.spread,
             "identity_gap_share": self.identity_gap,
         }
-
-
-@dataclass(frozen=True)
-class Slope:
-    """The critic's gradient with respect to the action, against the true one.
-
-    All states and entries count as one vector, so that a state counts by how steep it is.
-    """
-
-    cosine: Estimate
-    """Freed from the noise of the true one, which would lower it."""
-    reliability: Estimate
-    """Cosine between two true gradients that differ in the policy's later noise: near 0 chance
-    decides, and the cosine above says nothing."""
-
-    def numbers(self) -> Numbers:
-        """By name."""
-        return {"cosine": self.cosine, "reliability": self.reliability}
 
 
 @dataclass(frozen=True)
@@ -245,7 +228,7 @@ def critic_account(
             name: _bias(Account(*(x[whole] for x in a)), labels[whole], model is not None, seed)
             for name, a in told.items()
         },
-        slopes=_slopes(agent, paths, np.asarray(clusters), nudges, nudged_steps, seed),
+        slopes=action_slopes(agent, paths, np.asarray(clusters), nudges, nudged_steps, seed),
         horizon=max(path.steps for path in used),
         left=float(told["smaller"].left.mean()),
         temperature=agent.temperature,
@@ -279,43 +262,4 @@ def _calibration(means: np.ndarray) -> np.ndarray:
     x, y, xx, yy, xy = means.T
     var_x, var_y, cov = xx - x**2, yy - y**2, xy - x * y
     both = np.sqrt(np.maximum(var_x * var_y, 0))
-    return np.stack([_over(cov, var_x), _over(cov, both)], axis=1)
-
-
-def _over(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1), np.nan)
-
-
-def _slopes(
-    agent: Agent,
-    paths: Sequence[Path],
-    clusters: np.ndarray,
-    nudges: Sequence[Sequence[Nudges]],
-    steps: Sequence[int],
-    seed: int,
-) -> dict[int, Slope]:
-    usable = [
-        i
-        for i, repeated in enumerate(nudges)
-        if len(repeated) > 1 and all(b.steps for n in repeated for e in n.entries for b in e)
-    ]
-    if not usable:
-        return {}
-    longest = max(b.steps for i in usable for n in nudges[i] for e in n.entries for b in e)
-    obs = np.stack([paths[i].obs[0] for i in usable])
-    action = np.stack([paths[i].action[0] for i in usable])
-    believed = agent.q_gradient(obs, action).astype(np.float64)
-    found = {}
-    for k in sorted({min(k, longest) for k in steps}):
-        one, two = (true_gradients(agent, [nudges[i][r] for i in usable], k) for r in (0, 1))
-        pairs = [(one, believed), (two, believed), (believed, believed), (one, two),
-                 (one, one), (two, two)]  # fmt: skip
-        terms = np.stack([(a * b).sum(axis=1) for a, b in pairs], axis=1)
-        found[k] = Slope(*bootstrap_means(terms, _cosines, seed, clusters[usable]))
-    return found
-
-
-def _cosines(means: np.ndarray) -> np.ndarray:
-    first, second, believed, common, one, two = means.T
-    cosine = _over((first + second) / 2, np.sqrt(np.maximum(common * believed, 0)))
-    return np.stack([cosine, _over(common, np.sqrt(one * two))], axis=1)
+    return np.stack([over(cov, var_x), over(cov, both)], axis=1)
