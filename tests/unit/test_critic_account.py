@@ -80,17 +80,17 @@ def test_a_constant_in_the_reward_model_shows_as_its_discounted_sum(regulator, b
     assert parts["critic_fit"].value == pytest.approx(result.twins["smaller"].bias.value - whole)
 
 
-def test_a_critic_that_is_too_high_is_named_with_what_made_it_so(regulator, branches):
-    # A critic that swallowed a model which overpays by 1: its fit is perfect, its value is not.
-    offset = 1.0 / (1 - regulator.discount)
-    agent, model = regulator.agent(offset), regulator_model(paid=1.0)
+def test_a_critic_that_is_too_low_is_named_with_what_made_it_so(regulator, branches):
+    # A critic that swallowed a model which underpays by 1: its fit is perfect, its value is not.
+    offset = -1.0 / (1 - regulator.discount)
+    agent, model = regulator.agent(offset), regulator_model(paid=-1.0)
     result = critic_account(agent, *branches, model=model)
     bias = result.twins["smaller"]
     # The end of a branch is valued by the critic itself: γᵀ of its error is not seen.
     assert near(bias.bias, offset * (1 - 0.9**STEPS))
     assert near(bias.parts["critic_fit"], 0)
     (finding,) = [f for f in result.findings() if f.name.startswith("critic-too")]
-    assert finding.name == "critic-too-high"
+    assert finding.name == "critic-too-low"
     assert "most of it is the reward model" in finding.sentence
 
 
@@ -196,9 +196,13 @@ def test_chance_in_the_true_slope_does_not_lower_the_cosine(regulator):
     assert told.cosine.low > 0.8
 
 
-def test_a_critic_beyond_every_return_is_a_failure(regulator, branches):
-    result = critic_account(regulator.agent(offset=1e4), *branches)
-    assert [f.severity for f in result.findings() if f.name == "critic-impossible"] == ["failure"]
+@pytest.mark.parametrize(("offset", "impossible"), [(-1e4, True), (1.0, False), (8.0, True)])
+def test_a_critic_beyond_every_return_is_a_failure(regulator, branches, offset, impossible):
+    # Rewards are never above 0, so that only entropy makes a value positive: α log 2 ÷ (1 − γ).
+    result = critic_account(regulator.agent(offset=offset), *branches)
+    assert result.possible[1] == pytest.approx(0.1 * np.log(2) / 0.1)
+    severe = [f.severity for f in result.findings() if f.name == "critic-impossible"]
+    assert severe == ["failure"] * impossible
 
 
 def test_states_from_which_nothing_finite_is_imagined_are_left_out_and_counted(regulator, branches):

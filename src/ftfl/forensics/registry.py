@@ -185,7 +185,7 @@ def _critic(x: Examination) -> Result:
         truth.episode,
         subject.model,
         [a.nudges for a in truth.answers],
-        largest_reward=float(np.abs(subject.rewards).max()),
+        paid=(float(subject.rewards.min()), float(subject.rewards.max())),
     )
 
 

@@ -10,6 +10,7 @@ direction is compared with the true one as well: 1 is the same, 0 unrelated.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -88,8 +89,9 @@ class CriticAccount:
     states: int
     left_out: int
     """States with a step at which nothing the model imagined was finite."""
-    largest: float
-    """What no policy can earn more than: the largest |r| (and entropy bonus) met, over 1 − γ."""
+    possible: tuple[float, float]
+    """What values can be, of any policy: the lowest and highest reward met, and entropy, over
+    1 − γ; 0 is always possible, for a critic begins there."""
 
     def numbers(self) -> Numbers:
         """By name."""
@@ -101,7 +103,8 @@ class CriticAccount:
             "temperature": self.temperature,
             "states_count": self.states,
             "states_left_out_count": self.left_out,
-            "largest_possible_value": self.largest,
+            "lowest_possible_value": self.possible[0],
+            "highest_possible_value": self.possible[1],
         }
 
     def findings(self) -> list[Finding]:
@@ -109,15 +112,17 @@ class CriticAccount:
         found = []
         smaller = self.twins["smaller"]
         bias, spread = smaller.bias, smaller.spread
-        if abs(smaller.value.value) > self.largest:
+        low, high = self.possible
+        if not low <= smaller.value.value <= high:
             found.append(
                 Finding(
                     "critic-impossible", "failure",
-                    f"The critic's mean value {smaller.value.value:.3g} is more than any policy can"
-                    f" earn ({self.largest:.3g}): it has diverged.",
-                    {"value": smaller.value, "largest": self.largest},
-                    "the largest |r| and entropy bonus ever met, over 1 − γ: no return exceeds it",
-                    "--sac.critic-layer-norm keeps a critic bounded at many updates a step",
+                    f"The critic's mean value is {smaller.value.value:.3g}, but no policy can be"
+                    f" worth less than {low:.3g} or more than {high:.3g}.",
+                    {"value": smaller.value, "lowest": low, "highest": high},
+                    "the lowest and highest reward ever met over 1 − γ, with the entropy that"
+                    " actions can have (at most |A| log 2) or had",
+                    self._advice(smaller),
                 )
             )  # fmt: skip
         elif bias.above(spread) or bias.below(-spread):
@@ -193,7 +198,7 @@ def critic_account(
     model: WorldModel | None = None,
     nudges: Sequence[Sequence[Nudges]] = (),
     nudged_steps: Sequence[int] = (1, 5, 20),
-    largest_reward: float = 0.0,
+    paid: tuple[float, float] = (0.0, 0.0),
     seed: int = 0,
 ) -> CriticAccount:
     """Compare the critic with what true branches of the policy returned.
@@ -206,7 +211,7 @@ def critic_account(
         model: the run's model; None: its terms are absent.
         nudges: for each branch its nudged ones, at least two replicates, or none.
         nudged_steps: steps of simulator under the true gradient.
-        largest_reward: the largest |r| ever met, if that is more than the branches show.
+        paid: the lowest and highest reward ever met, where that is beyond what branches show.
         seed: of the model's draws and the bootstraps.
 
     Raises:
@@ -221,8 +226,6 @@ def critic_account(
     whole = np.isfinite(told["smaller"].state) if model is not None else np.ones(len(kept), bool)
     if not whole.any():
         raise FtflError("from every state the model imagines something that is not finite.")
-    reward = max(largest_reward, *(float(np.abs(path.reward).max()) for path in used))
-    bonus = float(told["smaller"].bonus.max())
     return CriticAccount(
         twins={
             name: _bias(Account(*(x[whole] for x in a)), labels[whole], model is not None, seed)
@@ -234,8 +237,19 @@ def critic_account(
         temperature=agent.temperature,
         states=int(whole.sum()),
         left_out=len(paths) - int(whole.sum()),
-        largest=(reward + bonus) / (1 - agent.discount),
+        possible=_possible(agent, used, paid, float(told["smaller"].bonus.max())),
     )
+
+
+def _possible(
+    agent: Agent, paths: Sequence[Path], paid: tuple[float, float], bonus: float
+) -> tuple[float, float]:
+    low = min(paid[0], *(float(path.reward.min()) for path in paths)) - bonus
+    # On [−1, 1] no policy has more entropy than the uniform one; it may have any amount less.
+    high = max(paid[1], *(float(path.reward.max()) for path in paths))
+    high += agent.temperature * agent.act_dim * math.log(2)
+    whole = 1 - agent.discount
+    return min(low / whole, 0.0), max(high / whole, 0.0)
 
 
 def _bias(a: Account, clusters: np.ndarray, modelled: bool, seed: int) -> Bias:
