@@ -14,6 +14,7 @@ VERBS: dict[str, str] = {
     "resume": "go on with runs that were stopped, killed or failed",
     "fork": "start a new run from a checkpoint with something changed",
     "eval": "play a trained policy; write a video",
+    "autopsy": "say what synthetic data did to trained runs, and why",
     "export": "write a policy that runs on NumPy alone",
     "diagnose": "predict what synthetic data will have trouble with, before training",
     "report": "make one report.html from any set of runs",

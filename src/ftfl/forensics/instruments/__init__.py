@@ -1,1 +1,1 @@
-"""Instruments: each a pure function with a typed result, its numbers, and what follows from them."""
+"""Instruments: each a pure function that returns numbers and what follows from them."""
