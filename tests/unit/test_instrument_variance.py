@@ -41,6 +41,8 @@ def test_noise_that_depends_on_the_state_is_learned_and_covered(trained):
     assert found.fidelity.member[0].value == pytest.approx(1 - noise / change, abs=0.04)
     assert found.fidelity.averaged[0].value >= found.fidelity.member[0].value
     assert found.findings() == []
+    together = model_variance(state, rows, config, clusters=np.arange(1_000) // 500)
+    assert (found.z_rms[0].n, together.z_rms[0].n) == (1_000, 2)
     assert found.numbers()["names"] == ["obs[0]", "obs[1]", "obs[2]", "reward"]
 
 

@@ -23,8 +23,9 @@ STEP_WARNING, STEP_FAILURE = 0.3, 1.0
 STEP_RULE = (
     "predicted: one Adam update moves a raw reward head by about 0.04 √weights × learning rate"
     " (measured on Pendulum and linear data, networks of 2×64 and 4×200: 0.02 to 0.13). Warning"
-    " above 0.3 of the reward's std, failure if the whole interval is above 1: on the"
-    " unit dial 0.4 to 0.75 went with a member's R² of 0.57 to 0.68, 6 to 12 with −69 to −115 (benchmarks/unit_dial)"
+    " above 0.3 of the reward's std, failure if the whole interval is above 1: on the unit dial 0.4"
+    " to 0.75 went with a member's R² of 0.57 to 0.68, 6 to 12 with −69 to −115"
+    " (benchmarks/unit_dial)"
 )
 NOISE = 0.3
 NOISE_RULE = (

@@ -127,6 +127,7 @@ def model_variance(
     config: DynamicsConfig,
     names: tuple[str, ...] = (),
     reward_fn: RewardFn | None = None,
+    clusters: np.ndarray | None = None,
 ) -> ModelVariance:
     """Compare what elites predict with what happened, on rows the model never trained on.
 
@@ -136,9 +137,11 @@ def model_variance(
         config: the model's.
         names: of observation channels; default ``obs[i]``.
         reward_fn: the known reward, for ``reward_model='given'``.
+        clusters: episode of each row. Give it where rows were picked one by one, which hides that
+            they belong together; default: what the rows themselves show.
     """
     found = predictions(state, rows, config, reward_fn)
-    clusters = episodes(rows)
+    clusters = episodes(rows) if clusters is None else clusters
     obs = np.asarray(rows.obs)
     names = (*(names or tuple(f"obs[{i}]" for i in range(obs.shape[1]))), "reward")
     coverage, z_rms = calibration(found, clusters)
