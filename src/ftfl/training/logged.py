@@ -25,8 +25,13 @@ FIELDS = {"obs": "(N, O)", "action": "(N, A)", "reward": "(N,)", "next_obs": "(N
           "terminated": "(N,)"}  # fmt: skip
 
 
-def load_logged(path: Path, spec: EnvSpec) -> Transition:
+def load_logged(path: Path, spec: EnvSpec, option: str = "--init-replay") -> Transition:
     """Read an ``.npz`` of arrays named as in ``FIELDS``; actions scaled to [−1, 1].
+
+    Args:
+        path: of the file.
+        spec: of the task that was logged.
+        option: what the user gave the file to, for messages.
 
     Raises:
         FtflError: missing file or array, wrong shape, non-finite value, or action out of bounds.
@@ -42,24 +47,24 @@ def load_logged(path: Path, spec: EnvSpec) -> Transition:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = why(error) if isinstance(error, OSError) else error
         raise FtflError(
-            f"cannot read --init-replay {path}: {reason}; give an .npz file with {shapes}."
+            f"cannot read {option} {path}: {reason}; give an .npz file with {shapes}."
         ) from error
     missing = [name for name in FIELDS if name not in arrays]
     if missing:
-        raise FtflError(f"--init-replay {path} lacks {', '.join(missing)}: it needs {shapes}.")
+        raise FtflError(f"{option} {path} lacks {', '.join(missing)}: it needs {shapes}.")
     count = arrays["obs"].shape[0] if arrays["obs"].ndim else 0
     if count < 1:
-        raise FtflError(f"--init-replay {path} holds no transitions: it needs {shapes}.")
+        raise FtflError(f"{option} {path} holds no transitions: it needs {shapes}.")
     expected = {
         "obs": (count, spec.obs_dim), "action": (count, spec.act_dim), "reward": (count,),
         "next_obs": (count, spec.obs_dim), "terminated": (count,),
     }  # fmt: skip
     for name, shape in expected.items():
         if arrays[name].dtype.kind not in "fiub":
-            raise FtflError(f"--init-replay {path}: {name} holds {arrays[name].dtype}, no numbers.")
+            raise FtflError(f"{option} {path}: {name} holds {arrays[name].dtype}, no numbers.")
         if arrays[name].shape != shape:
             raise FtflError(
-                f"--init-replay {path}: {name} has shape {arrays[name].shape}, but {spec.task}"
+                f"{option} {path}: {name} has shape {arrays[name].shape}, but {spec.task}"
                 f" needs {shape}."
             )
     rows = {
@@ -68,11 +73,11 @@ def load_logged(path: Path, spec: EnvSpec) -> Transition:
     for name, value in rows.items():
         bad = np.flatnonzero(~np.isfinite(value.reshape(count, -1)).all(axis=1))
         if bad.size:
-            raise FtflError(f"--init-replay {path}: {name} is not finite in row {bad[0]}.")
+            raise FtflError(f"{option} {path}: {name} is not finite in row {bad[0]}.")
     beyond = np.flatnonzero(np.abs(rows["action"]).max(axis=1) > 1)
     if beyond.size:
         raise FtflError(
-            f"--init-replay {path}: action row {beyond[0]} leaves [-1, 1]; scale actions to that"
+            f"{option} {path}: action row {beyond[0]} leaves [-1, 1]; scale actions to that"
             " range first."
         )
     return Transition(**rows)

@@ -1,0 +1,1 @@
+"""What synthetic data did to a run, measured: evidence, ground truth, instruments, verdicts."""

@@ -1,0 +1,156 @@
+"""What a task's structure predicts for synthetic data, before training.
+
+Every rule here is a prediction. Where it rests on a measurement the threshold names it; all others
+are hypotheses and say so: none has been calibrated on runs yet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ftfl.config import DynamicsConfig
+from ftfl.forensics.evidence import Finding, by_severity
+from ftfl.forensics.foresight_channels import channel_findings
+from ftfl.forensics.foresight_reward import UNCALIBRATED, is_blind, reward_findings
+from ftfl.forensics.profile import Profile
+
+MANY = 50
+MANY_RULE = (
+    "the joint loss averages over all outputs, so unit scale leaves the reward 1/D of the loss and"
+    f" 1/√D of the gradient; that 50 is many is a {UNCALIBRATED}"
+)
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to start with; ``preset`` is None where the data cannot say."""
+
+    preset: str | None
+    options: str
+    because: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; no recommendation has been verified by training yet."""
+        return {
+            "preset": self.preset,
+            "options": self.options,
+            "because": self.because,
+            "verified_by_training": False,
+        }
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """Predicted failure modes, the worst first, and what to start with."""
+
+    findings: list[Finding]
+    recommended: Recommendation
+
+
+def foresee(seen: Profile, config: DynamicsConfig, source: str, faults: int = 0) -> Foresight:
+    """Predict from a profile what a model configured like ``config`` will have trouble with.
+
+    Args:
+        seen: the task's structure.
+        config: network and learning rate that a run would use.
+        source: whose actions the profile shows, for example ``random actions``.
+        faults: steps that failed while it was taken.
+    """
+    found = [
+        *_termination(seen),
+        *reward_findings(seen, config, source),
+        *channel_findings(seen, config),
+        *_conduct(seen, faults),
+    ]
+    names = {finding.name for finding in found}
+    return Foresight(by_severity(found), _recommend(names, is_blind(seen)))
+
+
+def _recommend(names: set[str], blind: bool) -> Recommendation:
+    scale = sorted(names & {"reward-below-adam-step", "reward-below-floor", "reward-starved"})
+    slow = "slow-channels" in names
+    options = "--dynamics.logvar-floor change" if "slow-channels-below-floor" in names else ""
+    if "termination-unknown" in names:
+        return Recommendation("sac", "", "no model can be used until the task says how it ends")
+    if blind:
+        return Recommendation(
+            None, "", "cannot tell yet: these transitions do not show what the reward is like"
+        )
+    if not scale:
+        return Recommendation(
+            "mbpo",
+            "",
+            "nothing found that the repairs would mend; compare with sac and ftfl all the same",
+        )
+    if slow:
+        return Recommendation(
+            "mbpo-unit",
+            "",
+            f"unit scale against {', '.join(scale)}; residual targets, because most channels are"
+            " slow; compare with ftfl, which the paper recommends",
+        )
+    return Recommendation(
+        "ftfl", options, f"unit scale against {', '.join(scale)}; direct prediction as in the paper"
+    )
+
+
+def _conduct(seen: Profile, faults: int) -> list[Finding]:
+    """Whatever else a user should know of the task and of this sample."""
+    found: list[Finding] = []
+    constant = int((~seen.moving).sum())
+    if constant:
+        found.append(
+            Finding(
+                "constant-channels", "info",
+                f"{constant} of {seen.spec.obs_dim} channels never change"
+                f" ({seen.some(~seen.moving)}).",
+                {"channels": float(constant)},
+                "std of the change below 10⁻⁶ of its size",
+                "nothing: a constant target is predicted exactly and not learned",
+            )
+        )  # fmt: skip
+    if seen.outputs > MANY:
+        found.append(
+            Finding(
+                "many-outputs", "info",
+                f"the reward is one of {seen.outputs} outputs: at unit scale it has"
+                f" {1 / seen.outputs:.1%} of the loss.",
+                {"outputs": float(seen.outputs)}, MANY_RULE,
+                "--dynamics.reward-model separate gives the reward a network and a loss of its own",
+            )
+        )  # fmt: skip
+    if seen.episodes < 2:
+        found.append(
+            Finding(
+                "one-episode", "info",
+                "all steps belong to one episode, so no interval can be given.",
+                {"episodes": float(seen.episodes)},
+                "steps of one episode depend on each other; intervals rest on episodes",
+                "more --steps, or data of several episodes",
+            )
+        )  # fmt: skip
+    if faults:
+        found.append(
+            Finding(
+                "environment-faults", "warning",
+                f"{faults} steps broke the environment's contract and were left out.",
+                {"faults": float(faults)}, "any", "ftfl doctor TASK",
+            )
+        )  # fmt: skip
+    return found
+
+
+def _termination(seen: Profile) -> list[Finding]:
+    if seen.termination != "unknown":
+        return []
+    return [
+        Finding(
+            "termination-unknown",
+            "failure",
+            "the environment does not say when an episode ends, so no synthetic step can be made.",
+            {"terminated_share": seen.terminated_share},
+            "a model-based algorithm refuses such a task",
+            "set termination_fn on the environment: a JAX function, 'never' or 'learned'",
+        )
+    ]

@@ -1,0 +1,1 @@
+"""Instruments: each a pure function that returns numbers and what follows from them."""

@@ -1,0 +1,238 @@
+"""Attribution: which single change gives back what a model lost, on one replay.
+
+All four target cells and each door alone are trained on the same rows for the same number of
+updates, and measured on rows none of them trained on. It says what the *model* gains on these
+rows; whether the agent gains is for a paired `ftfl fork` to say.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ftfl.config import DynamicsConfig
+from ftfl.errors import unknown
+from ftfl.forensics.doors import AS_IS, CELLS, Changes, doors, flags
+from ftfl.forensics.evidence import Estimate, Finding, Numbers, mean_estimate
+from ftfl.forensics.refits import fidelity, predictions, refit
+from ftfl.forensics.rows import held_apart, ring_of, thinned
+from ftfl.types import RewardFn, Transition
+
+_TEST_ROWS = 5_000
+LOST = 0.05
+"""A gain below this is not called one: refits of one model differ by about as much between seeds
+on the unit dial (benchmarks/unit_dial/results/doors.csv: 0.57 to 0.68 at 2⁻¹⁰)."""
+AS_GOOD = 0.9
+"""A door with this share of the best door's gain is named beside it."""
+RULE = (
+    "the largest gain in what draws from the model are worth (below 0 counts as 0), over paired"
+    f" seeds, if its 95 % interval excludes 0 and it is at least {LOST}; it is a failure where more"
+    " than half of what is there after the change was lost before"
+)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One refit, changed in one thing; arrays have one row a seed."""
+
+    name: str
+    changes: Changes
+    reward: np.ndarray
+    """(S,): R² of drawn rewards; NaN if the reward is constant."""
+    reward_member: np.ndarray
+    """(S,): R² of a member's mean."""
+    skill: np.ndarray
+    """(S, O): skill of drawn channels over persistence; NaN where a channel never moves."""
+    skill_member: np.ndarray
+
+    @property
+    def reward_use(self) -> np.ndarray:
+        """(S,): R² of drawn rewards, where less than nothing counts as nothing."""
+        return np.clip(self.reward, 0.0, 1.0)
+
+    @property
+    def state_use(self) -> np.ndarray:
+        """(S,): the same for skill, averaged over channels that move."""
+        moving = np.isfinite(self.skill).all(axis=0)
+        if not moving.any():
+            return np.full(self.skill.shape[0], np.nan)
+        return np.clip(self.skill[:, moving], 0.0, 1.0).mean(axis=1)
+
+    def numbers(self) -> Numbers:
+        """Everything, by name."""
+        finite = bool(np.isfinite(self.reward).all())
+        return {
+            "changes": dict(self.changes),
+            "reward_r2_drawn": mean_estimate(self.reward) if finite else None,
+            "reward_r2_member": mean_estimate(self.reward_member) if finite else None,
+            "reward_use": mean_estimate(self.reward_use) if finite else None,
+            "state_use": mean_estimate(np.nan_to_num(self.state_use)),
+            "skill_drawn": self.skill.mean(axis=0).tolist(),
+            "skill_member": self.skill_member.mean(axis=0).tolist(),
+        }
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """The result of `attribution`."""
+
+    base: Arm
+    cells: tuple[Arm, ...]
+    doors: tuple[Arm, ...]
+    names: tuple[str, ...]
+    updates: int
+    seeds: tuple[int, ...]
+
+    def gains(self, what: str) -> dict[str, Estimate]:
+        """By door, what it gives back of ``reward`` or ``state``, best first; over paired seeds."""
+        before = _use(self.base, what)
+        if not np.isfinite(before).all():
+            return {}
+        found = {arm.name: mean_estimate(_use(arm, what) - before) for arm in self.doors}
+        return dict(sorted(found.items(), key=lambda item: -item[1].value))
+
+    def numbers(self) -> Numbers:
+        """Everything, by name."""
+        return {
+            "names": list(self.names),
+            "updates": self.updates,
+            "seeds": list(self.seeds),
+            "as_it_is": self.base.numbers(),
+            "cells": {arm.name: arm.numbers() for arm in self.cells},
+            "doors": {arm.name: arm.numbers() for arm in self.doors},
+            "reward_gain": self.gains("reward"),
+            "state_gain": self.gains("state"),
+        }
+
+    def findings(self) -> list[Finding]:
+        """The door that restores most, for the reward and for the state."""
+        return [f for what in ("reward", "state") for f in self._finding(what)]
+
+    def _finding(self, what: str) -> list[Finding]:
+        gains = self.gains(what)
+        if not gains:
+            return []
+        before = mean_estimate(_use(self.base, what))
+        (best, gain), *rest = gains.items()
+        noun = "reward's R²" if what == "reward" else "state's skill"
+        together = self._two_changes(what, gain.value)
+        if gain.value < LOST or not gain.above(0.0):
+            return together or [
+                Finding(
+                    f"no-door-restores-{what}",
+                    "info",
+                    f"no single change improves the {noun} of {before.value:.2g} clearly (best:"
+                    f" {best}, {gain.value:+.2g}).",
+                    {"as_it_is": before, "best_gain": gain},
+                    RULE,
+                    "if it is low, look at data and capacity: more steps, --algo ftfl-tuned",
+                )
+            ]
+        after = before.value + gain.value
+        also = [name for name, g in rest if g.value >= AS_GOOD * gain.value and g.above(0.0)]
+        changes = {arm.name: arm.changes for arm in self.doors}
+        return [
+            Finding(
+                f"{what}-lost-by-{best}",
+                "failure" if gain.value > 0.5 * max(after, 1e-9) else "warning",
+                f"changing {best} alone lifts the {noun} from {before.value:.2g} to {after:.2g}"
+                + (f"; as good: {', '.join(also)}." if also else "; no other door comes near."),
+                {"as_it_is": before, "gain": gain}
+                | {f"gain_{name}": g for name, g in list(gains.items())[1:4]},
+                RULE,
+                flags(changes[best]),
+            ),
+            *together,
+        ]
+
+    def _two_changes(self, what: str, best_gain: float) -> list[Finding]:
+        """A cell that is clearly better than any single door."""
+        before = _use(self.base, what)
+        gains = {cell.name: mean_estimate(_use(cell, what) - before) for cell in self.cells}
+        name, gain = max(gains.items(), key=lambda item: item[1].value)
+        if not gain.above(best_gain + LOST):
+            return []
+        return [
+            Finding(
+                f"{what}-needs-both-repairs",
+                "warning",
+                f"the cell ({name}) gains {gain.value:.2g}, the best single change"
+                f" {best_gain:.2g}.",
+                {"gain": gain, "best_single_gain": best_gain},
+                f"the whole 95 % interval lies {LOST} above the best single change",
+                flags(CELLS[name]),
+            )
+        ]
+
+
+def attribution(
+    rows: Transition,
+    config: DynamicsConfig,
+    updates: int,
+    seeds: Sequence[int] = (0, 1, 2),
+    names: tuple[str, ...] = (),
+    reward_fn: RewardFn | None = None,
+    only: Sequence[str] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Attribution:
+    """Refit the model as it is, all cells, and each door alone.
+
+    Args:
+        rows: transitions in the order they happened, at least 100; a fifth of them, in stretches of
+            time, is tested on and never trained on.
+        config: the model whose losses are to be attributed.
+        updates: of every refit.
+        seeds: of weights and minibatches; the same for every arm.
+        names: of observation channels; default ``obs[i]``.
+        reward_fn: the task's known reward, which adds the door ``given-reward``.
+        only: names of doors, instead of all; an empty list leaves the cells.
+        progress: called with (arm, refits done, refits in all) before every refit.
+
+    Raises:
+        FtflError: too few rows, or a door that is not there.
+    """
+    train, test = held_apart(rows)
+    test = thinned(test, _TEST_ROWS)
+    ring = ring_of(train)
+    there = doors(config, float(np.var(np.asarray(rows.reward, np.float64))), reward_fn is not None)
+    for name in only or ():
+        if name not in there:
+            raise unknown("door", name, there)
+    wanted = list(there) if only is None else list(only)
+    arms: dict[str, Changes] = {AS_IS: {}, **CELLS, **{name: there[name] for name in wanted}}
+    configs = {name: dataclasses.replace(config, **changes) for name, changes in arms.items()}
+    total, done = len(set(configs.values())) * len(seeds), 0
+    found: dict[DynamicsConfig, tuple[np.ndarray, ...]] = {}
+    for name, changed in configs.items():
+        if changed in found:  # the cell it is in, and doors that lead from one cell to another
+            continue
+        scores = []
+        for seed in seeds:
+            if progress is not None:
+                progress(name, done, total)
+            done += 1
+            state = refit(ring, changed, seed, updates)
+            look = fidelity(predictions(state, test, changed, reward_fn), np.asarray(test.obs))
+            scores.append([[e.value for e in look.drawn], [e.value for e in look.member]])
+        table = np.array(scores)
+        found[changed] = (table[:, 0, -1], table[:, 1, -1], table[:, 0, :-1], table[:, 1, :-1])
+
+    def arm(name: str) -> Arm:
+        return Arm(name, arms[name], *found[configs[name]])
+
+    size = test.obs.shape[1]
+    return Attribution(
+        arm(AS_IS),
+        tuple(map(arm, CELLS)),
+        tuple(map(arm, wanted)),
+        names or tuple(f"obs[{i}]" for i in range(size)),
+        updates,
+        tuple(seeds),
+    )
+
+
+def _use(arm: Arm, what: str) -> np.ndarray:
+    return arm.reward_use if what == "reward" else arm.state_use

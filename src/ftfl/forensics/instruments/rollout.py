@@ -1,0 +1,261 @@
+"""Rollout error: where the model says the policy leads, against where it leads.
+
+From the same real states the model and the simulator are given the same actions, and go their own
+ways for k steps, each elite on a branch of its own with the noise it predicts, as in training.
+Errors are told in two units: the channel's own spread over the data, and its one-step change, for
+near 1 of R² comes free where nothing moves. Skill against persistence (ŝ′ = s) says whether the
+model is better than no model: 1 is exact, 0 no better, negative worse. Imagined states outside the
+range of all real data are places no reward or critic was ever fitted to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from ftfl.errors import FtflError
+from ftfl.forensics.branches import Path
+from ftfl.forensics.evidence import Estimate, Finding, Numbers, bootstrap_means, mean_estimate
+from ftfl.forensics.imagined import ABSURD, side_by_side
+from ftfl.forensics.learned import WorldModel
+
+STEPS = 5
+_ASTRAY = 0.2
+
+Source: TypeAlias = Literal["own actions", "stored actions"]
+
+
+@dataclass(frozen=True)
+class RolloutError:
+    """The result of `rollout_error`; arrays over k steps and O channels."""
+
+    names: tuple[str, ...]
+    source: Source
+    error_in_std: np.ndarray
+    """(k, O): root mean square error of a draw, in the channel's std; NaN for constants."""
+    error_in_change: np.ndarray
+    """(k, O): the same in the std of its one-step change."""
+    skill: np.ndarray
+    """(k, O): 1 − squared error over that of persistence."""
+    skill_of_mean: np.ndarray
+    """(O,): one step, the elites' mean without noise."""
+    median_skill: list[Estimate]
+    """Over channels, by step."""
+    median_error_in_std: list[Estimate]
+    median_skill_of_mean: Estimate
+    outside: list[Estimate]
+    """Share of imagined states outside the data's range in some channel, by step."""
+    outside_really: list[Estimate]
+    """Share of the true states outside it."""
+    wrong_end: Estimate
+    """Share of first steps in which the model is wrong about the episode's end."""
+    nonfinite: int
+    absurd: int
+    rows: int
+    """Imagined states in all."""
+
+    def numbers(self) -> Numbers:
+        """By name; lists run over steps, and those in ``by_channel`` over ``channels`` then."""
+        return {
+            "actions": self.source,
+            "median_skill": self.median_skill,
+            "median_skill_of_mean_one_step": self.median_skill_of_mean,
+            "median_error_in_std": self.median_error_in_std,
+            "outside_data_share": self.outside,
+            "truly_outside_data_share": self.outside_really,
+            "wrong_end_share": self.wrong_end,
+            "nonfinite_rows_count": self.nonfinite,
+            "absurd_rows_count": self.absurd,
+            "imagined_rows_count": self.rows,
+            "channels": list(self.names),
+            "by_channel": {
+                "skill": self.skill.tolist(),
+                "skill_of_mean_one_step": self.skill_of_mean.tolist(),
+                "error_in_std": self.error_in_std.tolist(),
+                "error_in_change": self.error_in_change.tolist(),
+            },
+        }
+
+    def findings(self) -> list[Finding]:
+        """Whether imagined states can be learned from."""
+        found = []
+        bad = self.nonfinite + self.absurd
+        if bad:
+            found.append(
+                Finding(
+                    "absurd-states", "failure",
+                    f"{bad} of {self.rows} imagined states are not finite ({self.nonfinite}) or"
+                    f" more than {ABSURD:g} ranges outside all real data ({self.absurd}).",
+                    {"nonfinite": float(self.nonfinite), "absurd": float(self.absurd)},
+                    f"any state {ABSURD:g} times the data's whole range away: no real transition"
+                    " can span more than one range",
+                    "--rollouts.length 0 1 1 1 keeps branches at one step; a screen rejects"
+                    " uncertain rows",
+                )
+            )  # fmt: skip
+        one, mean = self.median_skill[0], self.median_skill_of_mean
+        if one.below(0):
+            noisy = mean.above(0)
+            found.append(
+                Finding(
+                    "worse-than-persistence", "failure" if not noisy else "warning",
+                    f"Assuming that nothing moves beats the model: a draw's median skill over"
+                    f" channels is {one} after one step"
+                    + (f", while its mean has {mean}: the noise it adds is the harm." if noisy
+                       else f", its mean's {mean}."),
+                    {"median_skill": one, "median_skill_of_mean": mean},
+                    "skill below 0 by the whole interval in the median channel",
+                    "--target residual predicts the change itself" if not noisy else
+                    "--dynamics.logvar-floor change lets slow channels have less noise",
+                )
+            )  # fmt: skip
+        lost = self._channels_without_skill()
+        if lost and not one.below(0):
+            shown = ", ".join(lost[:5]) + (" …" if len(lost) > 5 else "")
+            found.append(
+                Finding(
+                    "channels-without-skill", "info",
+                    f"{len(lost)} of {len(self.names)} channels are predicted worse than by"
+                    f" assuming that they do not move: {shown}.",
+                    {"channels": float(len(lost))},
+                    "one-step skill of a draw below 0 in the channel",
+                    "--dynamics.logvar-floor change, or --target residual for slow channels",
+                )
+            )  # fmt: skip
+        for step in sorted({0, len(self.outside) - 1}):
+            out, real = self.outside[step], self.outside_really[step]
+            if out.low - real.high > _ASTRAY:
+                found.append(
+                    Finding(
+                        "imagined-states-outside-data", "warning",
+                        f"After {step + 1} step{'s' * (step > 0)} {out} of imagined states lie"
+                        f" outside all real data, where truly {real} do.",
+                        {"imagined": out, "true": real},
+                        f"intervals more than {_ASTRAY:g} apart; uncalibrated",
+                        "--rollouts.length 0 1 1 1 keeps branches at one step",
+                    )
+                )  # fmt: skip
+                break
+        return found
+
+    def _channels_without_skill(self) -> list[str]:
+        with np.errstate(invalid="ignore"):
+            return [n for n, s in zip(self.names, self.skill[0], strict=True) if s < 0]
+
+
+def rollout_error(
+    model: WorldModel,
+    paths: Sequence[Path],
+    clusters: np.ndarray,
+    obs: np.ndarray,
+    next_obs: np.ndarray,
+    names: tuple[str, ...],
+    source: Source = "own actions",
+    steps: int = STEPS,
+    seed: int = 0,
+) -> RolloutError:
+    """Let the model repeat what the simulator did from the same states with the same actions.
+
+    Args:
+        model: the run's model.
+        paths: true branches; only their first ``steps`` steps are used, and those that end sooner
+            count as long as they last.
+        clusters: episode of each path, (n,).
+        obs, next_obs: stored rows (N, O): what is the range, the spread and the usual change.
+        names: of the channels.
+        source: whose actions the paths hold.
+        steps: k.
+        seed: of the model's draws and the bootstraps.
+
+    Raises:
+        FtflError: no path has a step, or no prediction is finite.
+    """
+    kept = [i for i, path in enumerate(paths) if path.steps]
+    if not kept:
+        raise FtflError("no branch of the simulator has a step, so there is nothing to compare.")
+    paths, clusters = [paths[i] for i in kept], np.asarray(clusters)[kept]
+    steps = min(steps, max(path.steps for path in paths))
+    low, high = np.minimum(obs.min(0), next_obs.min(0)), np.maximum(obs.max(0), next_obs.max(0))
+    told = side_by_side(model, paths, steps, low, high, np.random.default_rng(seed))
+    if not told.moments:
+        raise FtflError(f"none of the model's {told.rows} predictions is finite.")
+    channels = _Channels(
+        std=next_obs.std(0, dtype=np.float64),
+        change=(next_obs - obs).std(0, dtype=np.float64),
+        size=np.sqrt((next_obs.astype(np.float64) ** 2).mean(0)),
+    )
+    by_step = [(moment, clusters[moment.alive]) for moment in told.moments]
+    first, labels = by_step[0]
+    return RolloutError(
+        names=names,
+        source=source,
+        error_in_std=np.stack([channels.rms(m.squared, channels.std) for m, _ in by_step]),
+        error_in_change=np.stack([channels.rms(m.squared, channels.change) for m, _ in by_step]),
+        skill=np.stack([channels.skill(m.squared, m.still) for m, _ in by_step]),
+        skill_of_mean=channels.skill(told.squared_of_mean, first.still),
+        median_skill=[channels.median_skill(m.squared, m.still, c, seed) for m, c in by_step],
+        median_error_in_std=[channels.median_error(m.squared, c, seed) for m, c in by_step],
+        median_skill_of_mean=channels.median_skill(told.squared_of_mean, first.still, labels, seed),
+        outside=[mean_estimate(m.outside, c) for m, c in by_step],
+        outside_really=[mean_estimate(m.outside_really, c) for m, c in by_step],
+        wrong_end=mean_estimate(told.wrong_end, labels),
+        nonfinite=told.nonfinite,
+        absurd=told.absurd,
+        rows=told.rows,
+    )
+
+
+@dataclass(frozen=True)
+class _Channels:
+    """Units of the channels over all stored rows, and statistics in them; each (O,)."""
+
+    std: np.ndarray
+    change: np.ndarray
+    size: np.ndarray
+    """Root mean square."""
+
+    @property
+    def moves(self) -> np.ndarray:
+        """Channels whose change is more than rounding."""
+        return self.change > 1e-6 * self.size
+
+    def rms(self, squared: np.ndarray, unit: np.ndarray) -> np.ndarray:
+        return _ratio(np.sqrt(squared.mean(axis=0)), unit, self.moves)
+
+    def skill(self, squared: np.ndarray, still: np.ndarray) -> np.ndarray:
+        below = still.mean(axis=0)
+        return 1.0 - _ratio(squared.mean(axis=0), below, self.moves & (below > 0))
+
+    def median_skill(
+        self, squared: np.ndarray, still: np.ndarray, clusters: np.ndarray, seed: int
+    ) -> Estimate:
+        def statistic(means: np.ndarray) -> np.ndarray:
+            top, below = np.split(means, 2, axis=1)
+            return _median(1.0 - top / np.where(below > 0, below, np.nan))
+
+        terms = np.concatenate([squared[:, self.moves], still[:, self.moves]], axis=1)
+        return bootstrap_means(terms, statistic, seed, clusters)[0]
+
+    def median_error(self, squared: np.ndarray, clusters: np.ndarray, seed: int) -> Estimate:
+        def statistic(means: np.ndarray) -> np.ndarray:
+            return _median(np.sqrt(means) / self.std[self.moves])
+
+        return bootstrap_means(squared[:, self.moves], statistic, seed, clusters)[0]
+
+
+def _ratio(top: np.ndarray, bottom: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    return np.where(usable, top / np.where(usable, bottom, 1.0), np.nan)
+
+
+def _median(values: np.ndarray) -> np.ndarray:
+    """Over channels that say something, (R, O) → (R, 1); NaN where none does."""
+    known = np.isfinite(values)
+    ordered = np.sort(np.where(known, values, np.inf), axis=1)
+    count = known.sum(axis=1)
+    rows = np.arange(len(values))
+    lower, upper = (np.maximum(count - 1, 0) // 2, np.minimum(count // 2, values.shape[1] - 1))
+    middle = (ordered[rows, lower] + ordered[rows, upper]) / 2
+    return np.where(count > 0, middle, np.nan)[:, None]

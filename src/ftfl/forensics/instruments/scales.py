@@ -1,0 +1,300 @@
+"""Target scales: how large each target is, and what that size decides in a joint model.
+
+A joint Gaussian likelihood over raw targets sees every output in its own unit. Sizes then decide
+through definite doors: the trunk that all outputs share, the bounds on log-variance, the absolute
+length of Adam's steps, and the choice of elites. Each is measured by itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt
+
+from ftfl.config import DynamicsConfig
+from ftfl.dynamics import ensemble as ens
+from ftfl.dynamics.predict import DynamicsState
+from ftfl.dynamics.targets import floor_shift, model_input, model_target, training_scaler
+from ftfl.errors import FtflError
+from ftfl.forensics.evidence import Finding, Numbers
+from ftfl.forensics.instruments import shares as sharing
+from ftfl.forensics.instruments.shares import RewardShares
+from ftfl.forensics.instruments.table import TargetTable, target_table
+from ftfl.forensics.rows import holdout, in_order
+from ftfl.replay import Replay, Split
+from ftfl.types import Key, Transition
+
+NEAR_A_BOUND = math.log(2.0)
+"""Nats from a soft bound at which it passes on half of the gradient: softplus′(u) = 1 − e^{−(ℓ −
+low)} = ½ at ℓ − low = ln 2. Nearer, the bound decides more than the data."""
+
+STEP_WARNING, STEP_FAILURE = 0.3, 1.0
+STEP_RULE = (
+    "one update moves the reward's mean by more than 0.3 (warning) or 1 (failure) of its std:"
+    " measured on Pendulum with the dial (benchmarks/unit_dial/results/doors.csv, 9 refits), 0.003"
+    " went with R² 0.99, 0.4 to 0.75 with 0.57 to 0.68, 6 to 12 with −69 to −115; one task and one"
+    " network size, so the threshold is a first calibration"
+)
+STARVED = 0.1
+STARVED_RULE = (
+    "the reward has less than a tenth of an equal share (1/√D) of what the data say to the trunk;"
+    " uncalibrated: that so small a share starves the reward is a hypothesis, and on the unit dial"
+    " a trunk of its own did not help"
+)
+NOISE = 0.3
+NOISE_RULE = (
+    "the least std the model can predict is above 0.3 of the reward's std: noise of 0.3 std in"
+    " every synthetic reward takes 0.3² = 9 % from the R² of drawn rewards, whatever was learned"
+)
+
+
+@dataclass(frozen=True)
+class Scales:
+    """The result of `target_scales`."""
+
+    table: TargetTable
+    at_start: RewardShares | None
+    """Shares of a fresh model on this replay; None where the reward is no output of a joint one."""
+    trained: RewardShares | None
+    """Shares of the model as it is."""
+    near_floor: np.ndarray
+    """(D,): share of held-out log-variances within ln 2 of the lower bound, trained model."""
+    near_cap: np.ndarray
+    """(D,): the same for the upper bound."""
+    floor_std: np.ndarray
+    """(D,): least std the model can predict, in physical units."""
+    cap_std: np.ndarray
+    held_out_rms: np.ndarray
+    """(D,): held-out root mean square error of a member, in physical units."""
+    elite_share: np.ndarray
+    """(D,): covariance of a dimension's score with the whole score, over members, as a share."""
+    cell: str
+
+    def numbers(self) -> Numbers:
+        """Everything, by name; lists run over ``names``."""
+        arrays = ("near_floor", "near_cap", "floor_std", "cap_std", "held_out_rms", "elite_share")
+        return {
+            "cell": self.cell,
+            **self.table.numbers(),
+            "at_start": None if self.at_start is None else self.at_start.numbers(),
+            "trained": None if self.trained is None else self.trained.numbers(),
+            **{name: getattr(self, name).tolist() for name in arrays},
+        }
+
+    def findings(self) -> list[Finding]:
+        """What the sizes decide that the task should not care about."""
+        found = [*_reward_findings(self), *_bound_findings(self)]
+        deciding = int(np.argmax(self.elite_share))
+        if len(self.table.names) >= 4 and self.elite_share[deciding] > 0.5:
+            found.append(
+                Finding(
+                    "elites-by-one-dimension",
+                    "info",
+                    f"{self.table.names[deciding]} alone decides"
+                    f" {self.elite_share[deciding]:.0%} of which members become elites.",
+                    {"elite_share": float(self.elite_share[deciding])},
+                    "more than half of the spread between members' holdout scores, from one of"
+                    f" {len(self.table.names)} outputs",
+                    "--dynamics.holdout-score unit ranks members by all outputs alike",
+                )
+            )
+        return found
+
+
+def target_scales(
+    state: DynamicsState,
+    ring: Replay,
+    holdout_seed: UInt[Array, ""] | int,
+    key: Key,
+    config: DynamicsConfig,
+    names: tuple[str, ...] = (),
+) -> Scales:
+    """Measure sizes and their doors for a model and the replay it was trained on.
+
+    Args:
+        state: the trained model.
+        ring: its real replay.
+        holdout_seed: which rows were held out (``holdout='persistent'``).
+        key: of the fresh model that "at the start" is measured on.
+        config: the model's.
+        names: of observation channels; default ``obs[i]``.
+
+    Raises:
+        FtflError: fewer rows than ``2 × holdout_every``.
+    """
+    if int(ring.size) < 2 * config.holdout_every:
+        raise FtflError(
+            f"the replay holds {int(ring.size)} rows, but target scales need at least"
+            f" {2 * config.holdout_every} (2 × dynamics.holdout_every)."
+        )
+    split = Split(config.holdout_every, jnp.asarray(holdout_seed, jnp.uint32))
+    joint = config.reward_model == "joint"
+    at_start = trained = None
+    if joint:
+        fresh = sharing.fresh(key, ring, split, config)
+        at_start = sharing.reward_shares(fresh, ring, split, config)
+        trained = sharing.reward_shares(state, ring, split, config)
+    seen = _held_out(state, holdout(ring, split), config)
+    near_floor, near_cap, floor_std, cap_std, rms, score = (np.asarray(x, np.float64) for x in seen)
+    return Scales(
+        target_table(in_order(ring), config, names),
+        at_start,
+        trained,
+        near_floor,
+        near_cap,
+        floor_std,
+        cap_std,
+        rms,
+        elite_shares(score),
+        f"{config.target}, {config.scale}",
+    )
+
+
+def elite_shares(score: np.ndarray) -> np.ndarray:
+    """Who decides elites: Cov(score_d, Σ score) / Var(Σ score) over members, (E, D) to (D,).
+
+    The shares sum to 1; a dimension that works against the rest has a negative one.
+    """
+    centred = score - score.mean(axis=0)
+    whole = centred.sum(axis=1)
+    square = float((whole**2).sum())
+    return centred.T @ whole / square if square > 0 else np.zeros(score.shape[1])
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _held_out(
+    state: DynamicsState, batch: Transition, config: DynamicsConfig
+) -> tuple[Array, Array, Array, Array, Array, Float[Array, "E D"]]:
+    """Nearness to bounds, the bounds and rms errors in physical units, scores by dimension."""
+    scaler = training_scaler(state.statistics, config)
+    shift = floor_shift(state.statistics, scaler, config)
+    x = state.statistics.input.to_unit(model_input(batch))
+    target = model_target(config.target, config.reward_model != "given", batch)
+    out = ens.forward(state.ensemble, x, shift)
+    low = state.ensemble.logvar_min + shift
+    high = state.ensemble.logvar_max
+
+    def near(distance: Array) -> Float[Array, "D"]:
+        return jnp.mean((distance < NEAR_A_BOUND).astype(jnp.float32), axis=(0, 1))
+
+    wide = out.logvar.shape
+    error = scaler.from_unit(out.mean) - jnp.broadcast_to(target, wide)
+    std = state.statistics.target.std
+    live = std > 0
+    relative = error / jnp.broadcast_to(jnp.where(live, std, 1.0), wide)
+    per_row = {
+        "raw": error**2,
+        "unit": jnp.where(jnp.broadcast_to(live, wide), relative**2, 0.0),
+        "nll": ens.nll(out, jnp.broadcast_to(scaler.to_unit(target), wide)),
+    }
+    rule = config.scale if config.holdout_score == "trained" else config.holdout_score
+    return (
+        near(out.logvar - jnp.broadcast_to(low, wide)),
+        near(jnp.broadcast_to(high, wide) - out.logvar),
+        scaler.spread_from_unit(jnp.exp(0.5 * low)),
+        scaler.spread_from_unit(jnp.exp(0.5 * high)),
+        jnp.sqrt(jnp.mean(error**2, axis=(0, 1))),
+        jnp.mean(per_row[rule], axis=1),
+    )
+
+
+def _reward_findings(scales: Scales) -> list[Finding]:
+    found: list[Finding] = []
+    start, now = scales.at_start, scales.trained
+    if start is None or now is None or scales.table.std[-1].value == 0:
+        return found
+    step = now.reward_step_over_std
+    if step.value > STEP_WARNING:
+        found.append(
+            Finding(
+                "reward-below-adam-step",
+                "failure" if step.above(STEP_FAILURE) else "warning",
+                f"one model update throws a member's reward prediction by {step.value:.2g} times"
+                " the spread of real rewards.",
+                {"step_over_std": step, "reward_std": scales.table.std[-1]},
+                STEP_RULE,
+                "--scale unit",
+            )
+        )
+    share, equal = start.signal_gradient, start.outputs**-0.5
+    if share.below(STARVED * equal):
+        found.append(
+            Finding(
+                "reward-starved",
+                "warning",
+                f"at the start the reward has {share.value:.1e} of what the data say to the shared"
+                f" trunk; an equal share would be {equal:.2g}.",
+                {
+                    "signal_gradient_share": share,
+                    "equal_share": equal,
+                    "dynamics_over_reward": scales.table.dynamics_over_reward,
+                },
+                STARVED_RULE,
+                "--scale unit (or --dynamics.reward-model separate, to see whether the trunk is"
+                " the door)",
+            )
+        )
+    floor = float(scales.floor_std[-1]) / scales.table.std[-1].value
+    if floor > NOISE:
+        found.append(
+            Finding(
+                "reward-below-floor",
+                "warning",
+                f"the least std the model can predict is {floor:.2g} times the spread of real"
+                " rewards, so drawn rewards are mostly noise."
+                if floor > 1
+                else f"the least std the model can predict is {floor:.2g} times the spread of real"
+                " rewards.",
+                {"floor_over_std": floor, "near_floor_share": float(scales.near_floor[-1])},
+                NOISE_RULE,
+                "--scale unit, or --dynamics.reward-draw mean, or a lower --dynamics.logvar-min",
+            )
+        )
+    return found
+
+
+def _bound_findings(scales: Scales) -> list[Finding]:
+    """Channels whose uncertainty the bounds decide instead of the data."""
+    found: list[Finding] = []
+    channels = len(scales.table.change_std) - int(scales.table.names[-1] == "reward")
+    change = np.array([s.value for s in scales.table.change_std[:channels]])
+    floor, cap = scales.floor_std[:channels], scales.cap_std[:channels]
+    drowned = (change > 0) & (floor > change)
+    if drowned.any():
+        worst = int(np.argmax(np.where(drowned, floor / np.where(drowned, change, 1), 0)))
+        found.append(
+            Finding(
+                "slow-channels-below-floor",
+                "warning",
+                f"in {drowned.sum()} of {channels} channels the least std the model can predict"
+                f" exceeds the typical one-step change (worst: {scales.table.names[worst]},"
+                f" {floor[worst] / change[worst]:.2g} times).",
+                {
+                    "channels_share": float(drowned.mean()),
+                    "worst_floor_over_change": float(floor[worst] / change[worst]),
+                },
+                "noise drawn in every synthetic step is larger than the step itself: the best"
+                " possible prediction is then worse than persistence",
+                "--dynamics.logvar-floor change",
+            )
+        )
+    capped = (scales.held_out_rms[:channels] > cap) & (scales.near_cap[:channels] > 0.5)
+    if capped.any():
+        found.append(
+            Finding(
+                "uncertainty-capped",
+                "warning",
+                f"in {capped.sum()} of {channels} channels the model errs by more than the largest"
+                " std it can predict.",
+                {"channels_share": float(capped.mean())},
+                "held-out error above the bound, and most predictions within ln 2 of it, where the"
+                " bound passes on less than half of the gradient",
+                "--scale unit, or a higher --dynamics.logvar-max",
+            )
+        )
+    return found

@@ -1,0 +1,236 @@
+"""The instruments, and how each is taken from a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import jax
+import numpy as np
+
+from ftfl.config import DynamicsConfig
+from ftfl.dynamics.predict import DynamicsState
+from ftfl.errors import FtflError
+from ftfl.forensics.audit import Truth, ask, plan, stored_paths
+from ftfl.forensics.evidence import Result
+from ftfl.forensics.instruments.attribution import attribution
+from ftfl.forensics.instruments.critic import critic_account
+from ftfl.forensics.instruments.health import critic_health
+from ftfl.forensics.instruments.reward import reward_fidelity
+from ftfl.forensics.instruments.rollout import STEPS, Source, rollout_error
+from ftfl.forensics.instruments.scales import target_scales
+from ftfl.forensics.instruments.targets import residual_or_direct
+from ftfl.forensics.instruments.units import unit_invariance
+from ftfl.forensics.instruments.variance import model_variance
+from ftfl.forensics.learned import WorldModel
+from ftfl.forensics.rows import select, thinned
+from ftfl.forensics.subject import Subject
+from ftfl.types import Key
+
+_MOST_ROWS = 5_000
+_UPDATES = 1_000
+"""Of each refit: enough for differences between cells to show, on any replay."""
+_SEED = 0
+
+Told: TypeAlias = Callable[[str, int, int], None]
+"""(what, how many are done, how many there are to do); 0 of 0 where that is not known."""
+
+
+def nobody(what: str, done: int, asked: int) -> None:
+    """Is told nothing."""
+
+
+_STORED_PATHS = 500
+
+
+@dataclass(frozen=True)
+class Examination:
+    """A run, and what the simulator said of it."""
+
+    subject: Subject
+    quick: bool
+    seconds: float | None
+    told: Told
+
+    @cached_property
+    def _asked(self) -> Truth | FtflError:
+        try:
+            return ask(
+                self.subject,
+                plan(self.subject, self.quick),
+                self.seconds,
+                lambda done, asked: self.told("states the simulator was asked about", done, asked),
+            )
+        except FtflError as error:
+            return error
+
+    @property
+    def truth(self) -> Truth:
+        """The simulator's answers; raises FtflError where there are none."""
+        if isinstance(self._asked, FtflError):
+            raise FtflError(str(self._asked))
+        return self._asked
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the simulator could be asked."""
+        return not isinstance(self._asked, FtflError)
+
+    @property
+    def config(self) -> DynamicsConfig:
+        """Of the dynamics model; raises FtflError where the run has none."""
+        if self.subject.config.dynamics is None:
+            raise FtflError("the run has no dynamics model")
+        return self.subject.config.dynamics
+
+    @property
+    def model(self) -> WorldModel:
+        """The dynamics model; raises FtflError where there is none yet."""
+        model = self.subject.model if self.config else None
+        if model is None:
+            raise FtflError(f"the dynamics model is not trained yet at step {self.subject.step}")
+        return model
+
+    @property
+    def state(self) -> DynamicsState:
+        """The model's own state; raises as ``model``."""
+        assert self.model is not None
+        assert self.subject.state.dynamics is not None
+        return self.subject.state.dynamics
+
+    @property
+    def unseen(self) -> tuple[np.ndarray, bool]:
+        """Indices of rows that the model never trained on, or of all rows; and whether it is so."""
+        unseen = self.subject.unseen
+        if unseen is None or not unseen.any():
+            return np.arange(len(self.subject.rewards)), False
+        return np.flatnonzero(unseen), True
+
+    @property
+    def key(self) -> Key:
+        """For what an instrument draws; no stream of the run."""
+        return jax.random.key(_SEED)
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """One measurement, and how it is taken from a run."""
+
+    name: str
+    title: str
+    measure: Callable[[Examination], Result]
+    refits: bool = False
+    """It trains models anew, which takes minutes."""
+
+
+def _scales(x: Examination) -> Result:
+    subject = x.subject
+    names = subject.spec.obs_names
+    return target_scales(x.state, subject.state.real, subject.state.holdout, x.key, x.config, names)
+
+
+def _variance(x: Examination) -> Result:
+    which, _ = x.unseen
+    rows = thinned(select(x.subject.rows, which), _MOST_ROWS)
+    spec = x.subject.spec
+    return model_variance(x.state, rows, x.config, spec.obs_names, spec.reward_fn)
+
+
+def _reward(x: Examination) -> Result:
+    subject, model = x.subject, x.model
+    which, unseen = x.unseen
+    return reward_fidelity(
+        model,
+        np.asarray(subject.rows.obs)[which],
+        np.asarray(subject.rows.action)[which],
+        subject.rewards[which],
+        subject.episode[which],
+        unseen,
+        x.config,
+        x.truth if x.has_truth else None,
+        terminates=bool(np.asarray(subject.rows.terminated).any()),
+    )
+
+
+def _rollout(x: Examination) -> Result:
+    subject, model = x.subject, x.model
+    assert subject.config.rollouts is not None
+    steps = max(STEPS, subject.config.rollouts.max_length)
+    source: Source = "own actions"
+    if x.has_truth:
+        paths, clusters = [a.path for a in x.truth.answers], x.truth.episode
+    else:
+        source = "stored actions"
+        paths, clusters = stored_paths(subject, _STORED_PATHS, steps)
+    return rollout_error(
+        model,
+        paths,
+        clusters,
+        np.asarray(subject.rows.obs),
+        np.asarray(subject.rows.next_obs),
+        subject.spec.obs_names,
+        source,
+        steps,
+    )
+
+
+def _critic(x: Examination) -> Result:
+    subject, truth = x.subject, x.truth
+    return critic_account(
+        subject.agent,
+        [a.path for a in truth.answers],
+        [a.noise for a in truth.answers],
+        truth.episode,
+        subject.model,
+        [a.nudges for a in truth.answers],
+        paid=(float(subject.rewards.min()), float(subject.rewards.max())),
+    )
+
+
+def _health(x: Examination) -> Result:
+    config = x.subject.config
+    rows = thinned(x.subject.rows, _MOST_ROWS)
+    agent = x.subject.state.agent
+    return critic_health(agent, rows, config.sac, x.key, config.agent_reward_scale)
+
+
+def _units(x: Examination) -> Result:
+    return unit_invariance(x.subject.rows, x.config, _updates(x))
+
+
+def _targets(x: Examination) -> Result:
+    spec = x.subject.spec
+    return residual_or_direct(
+        x.subject.rows, x.config, _updates(x), names=spec.obs_names, reward_fn=spec.reward_fn
+    )
+
+
+def _attribution(x: Examination) -> Result:
+    spec = x.subject.spec
+    return attribution(
+        x.subject.rows,
+        x.config,
+        _updates(x),
+        names=spec.obs_names,
+        reward_fn=spec.reward_fn,
+        progress=lambda arm, done, asked: x.told(f"models trained anew (now: {arm})", done, asked),
+    )
+
+
+def _updates(x: Examination) -> int:
+    return min(x.config.max_updates, _UPDATES)
+
+
+INSTRUMENTS: tuple[Instrument, ...] = (
+    Instrument("target_scales", "Target scales", _scales),
+    Instrument("model_variance", "Model variance", _variance),
+    Instrument("reward_fidelity", "Reward fidelity", _reward),
+    Instrument("rollout_error", "Rollout error", _rollout),
+    Instrument("critic_account", "Critic account", _critic),
+    Instrument("critic_health", "Critic health", _health),
+    Instrument("unit_invariance", "Unit invariance", _units, refits=True),
+    Instrument("residual_or_direct", "Residual or direct", _targets, refits=True),
+    Instrument("attribution", "Attribution", _attribution, refits=True),
+)

@@ -1,0 +1,157 @@
+"""``ftfl autopsy`` as users meet it: findings first, nothing written, all that is missing said."""
+
+import hashlib
+import json
+import shutil
+
+import pytest
+from calling import call
+
+from ftfl.forensics import autopsy, registry
+from ftfl.forensics.audit import Plan
+from helpers import tiny
+from known import saved
+
+SIMULATED = "envs_for_tests:make_simulated_lqr"
+REFITS = {"unit_invariance", "residual_or_direct", "attribution"}
+SMALL = Plan(states=30, episodes=5, actions=6, horizon=12, nudged_states=5, nudged_steps=4)
+
+
+MEASURED = {"model_variance", "reward_fidelity", "rollout_error", "critic_account", "critic_health"}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch, request):
+    """Few states, and without target scales, whose compiling takes longest."""
+    monkeypatch.setattr(registry, "plan", lambda subject, quick: SMALL)
+    if "long" not in request.keywords:
+        quick = tuple(i for i in registry.INSTRUMENTS if i.name in MEASURED | REFITS)
+        monkeypatch.setattr(autopsy, "INSTRUMENTS", quick)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """One run of each kind: with and without a model, and one that may not be replayed."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, algo, task in (
+        ("ftfl", "ftfl", SIMULATED), ("sac", "sac", SIMULATED),
+        ("robot", "mbpo", "envs_for_tests:make_lqr"),
+    ):  # fmt: skip
+        saved(folder / name / "seed_0", tiny(algo, task, steps=100), 60, 100)
+    return folder
+
+
+def digest(folder):
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [(p.name, hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_mtime_ns)
+            for p in files]  # fmt: skip
+
+
+def examined(*argv):
+    status, out, err = call("autopsy", *argv, "--quick", "--json")
+    assert status == 0, err
+    return json.loads(out)["runs"]
+
+
+def test_json_has_findings_and_numbers_with_their_intervals_and_the_run_stays_as_it_was(runs):
+    before = digest(runs)
+    (run,) = examined(runs / "ftfl" / "seed_0")
+    assert digest(runs) == before
+    assert (run["label"], run["step"], run["states"]) == ("ftfl", 100, 30)
+    assert run["states_by"] == "copies of the simulator"
+    assert set(run["numbers"]) == MEASURED
+    slope = run["numbers"]["reward_fidelity"]["replay"]["slope"]
+    assert slope["low"] <= slope["value"] <= slope["high"]
+    assert slope["n"] == 5
+    account = run["numbers"]["critic_account"]["smaller_twin"]
+    parts = [account[k]["value"] for k in ("critic_fit", "reward_model", "next_state_model")]
+    assert sum(parts) == pytest.approx(account["bias"]["value"])
+    assert account["identity_gap_share"] < 1e-9
+    for finding in run["findings"]:
+        assert {"name", "severity", "sentence", "evidence", "threshold", "advice"} == set(finding)
+    names = [finding["name"] for finding in run["findings"]]
+    assert len(set(names)) == len(names)
+    assert set(run["not_measured"]) == REFITS
+    assert set(run["not_measured"].values()) == {"--quick trains no models anew"}
+
+
+def test_the_same_run_gives_the_same_numbers_twice(runs):
+    assert examined(runs / "ftfl" / "seed_0") == examined(runs / "ftfl" / "seed_0")
+
+
+def test_an_earlier_checkpoint_is_examined_on_request(runs):
+    (run,) = examined(runs / "ftfl" / "seed_0", "--at", 60)
+    assert (run["step"], run["real_rows"]) == (60, 60)
+
+
+def test_runs_stand_side_by_side_in_80_columns_findings_first(runs, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    status, out, err = call("autopsy", runs / "sac", runs / "ftfl", "--quick")
+    assert status == 0, err
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines.index("FINDINGS") < next(i for i, x in enumerate(lines) if "FIDELITY" in x)
+    assert (
+        "not measured (sac): model variance, reward fidelity, rollout error: the run has no"
+        " dynamics model" in " ".join(out.split())
+    )
+    (head,) = [line for line in lines if line.startswith("CRITIC ACCOUNT")]
+    assert head.split()[-2:] == ["sac", "ftfl"]
+    (bias,) = [line for line in lines if "smaller twin: bias" in line]
+    assert bias.count("±") == 2
+    assert "No run without a model" not in out
+    assert "reading" in err
+
+
+def test_where_no_simulator_may_be_asked_the_rest_is_measured_and_said(runs):
+    (run,) = examined(runs / "robot" / "seed_0")
+    assert run["states"] is None
+    assert set(run["numbers"]) == MEASURED - {"critic_account"}
+    assert run["numbers"]["reward_fidelity"]["own_actions"] is None
+    assert run["numbers"]["rollout_error"]["actions"] == "stored actions"
+    assert "not declared replayable" in run["not_measured"]["critic_account"]
+    assert any("stored actions" in note for note in run["notes"])
+    status, out, _ = call("autopsy", runs / "robot" / "seed_0", "--quick")
+    assert status == 0
+    assert "not measured (robot): critic account" in out
+    assert "No run without a model is shown beside these" in out
+
+
+def test_a_damaged_run_is_named_and_the_others_are_examined(runs, tmp_path):
+    bad = shutil.copytree(runs / "sac" / "seed_0", tmp_path / "bad" / "seed_0")
+    for file in (bad / "checkpoints").rglob("*.safetensors"):
+        file.write_bytes(b"nothing")
+    status, out, _ = call("autopsy", runs / "sac" / "seed_0", bad, "--quick", "--json")
+    assert status == 1
+    content = json.loads(out)
+    assert len(content["runs"]) == 1
+    assert "none of the 2 checkpoints" in content["failed"][str(bad)]
+    status, out, err = call("autopsy", bad)
+    assert (status, out) == (2, "")
+    assert err.splitlines()[-1].startswith("ftfl: none of the 2 checkpoints")
+
+
+def test_too_few_episodes_is_a_sentence_and_what_can_be_measured_is(tmp_path):
+    path = saved(tmp_path / "seed_0", tiny("ftfl", SIMULATED, steps=40), 15)
+    (run,) = examined(path)
+    assert "only 15 of 15 real states" in run["not_measured"]["critic_account"]
+    assert "reward_fidelity" in run["numbers"]
+
+
+def test_a_missing_checkpoint_and_a_missing_run_are_named(runs, tmp_path):
+    status, _, err = call("autopsy", runs / "sac" / "seed_0", "--at", 70)
+    assert status == 2
+    assert "no checkpoint at step 70; it has: 60, 100." in err
+    status, _, err = call("autopsy", tmp_path / "nothing")
+    assert (status, err) == (2, f"ftfl: there is no run directory {tmp_path / 'nothing'}.\n")
+
+
+@pytest.mark.long
+def test_without_quick_models_are_trained_anew_and_the_time_left_is_told(runs, monkeypatch):
+    monkeypatch.setattr(registry, "_UPDATES", 20)
+    status, out, err = call("autopsy", runs / "ftfl" / "seed_0", "--json")
+    assert status == 0, err
+    (run,) = json.loads(out)["runs"]
+    assert set(run["numbers"]) == MEASURED | REFITS | {"target_scales"}
+    assert run["not_measured"] == {}
+    assert "models trained anew" in err

@@ -1,0 +1,123 @@
+"""Attribution on data with exactly one cause present, and on data with none."""
+
+import numpy as np
+import pytest
+
+from ftfl.errors import FtflError
+from ftfl.forensics.doors import AS_IS, CELLS, doors, flags
+from ftfl.forensics.instruments.attribution import Arm, Attribution, attribution
+from known_cases import autoregressive, linear, model
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+TRAINING = {"learning_rate": 2e-3}
+UPDATES = 400  # all cases have the same shapes and cells, so that four fits compile in all
+
+
+@pytest.mark.slow
+def test_a_tiny_reward_unit_is_attributed_to_scale():
+    rows = linear(1_000, (1, 1), 2.0**-14, noise=0.1)
+    only = ("scale", "target", "floor", "mean-reward", "elites")
+    found = attribution(rows, model(**TRAINING), updates=UPDATES, only=only)
+    reward, state = found.findings()
+    assert (reward.name, reward.severity) == ("reward-lost-by-scale", "failure")
+    assert reward.advice == "--scale unit"
+    assert state.name == "no-door-restores-state"
+    gains = found.gains("reward")
+    assert gains["scale"].above(0.7)
+    assert all(gains[name].value < 0.05 for name in only[1:])
+    cells = {arm.name: arm.reward_use.mean() for arm in found.cells}
+    assert min(cells["residual, unit"], cells["direct, unit"]) > 0.7
+    assert max(cells["residual, raw"], cells["direct, raw"]) < 0.05
+    np.testing.assert_array_equal(found.base.reward, found.cells[0].reward)
+
+
+@pytest.mark.slow
+def test_a_slow_channel_under_direct_prediction_is_attributed_to_the_target():
+    rows = autoregressive(episodes=20, steps=50, kappas=[0.999, 0.0])
+    asked = []
+    found = attribution(
+        rows,
+        model("ftfl", **TRAINING),
+        updates=UPDATES,
+        only=("target", "floor"),
+        progress=lambda *what: asked.append(what),
+    )
+    by_name = {f.name: f for f in found.findings()}
+    assert by_name["state-lost-by-target"].advice == "--target residual"
+    assert "no-door-restores-reward" in by_name
+    # As it is = direct, unit; the target door = residual, unit; the lowered floor is a fifth.
+    assert [done for _, done, _ in asked] == list(range(5 * 3))
+    assert {total for *_, total in asked} == {5 * 3}
+    assert asked[0][0] == AS_IS
+
+
+@pytest.mark.slow
+def test_a_high_floor_is_attributed_to_the_floor_and_to_nothing_in_the_cells():
+    rows = linear(1_000, (1, 1), 1.0, noise=0.05)
+    config = model("mbpo-unit", logvar_min=-2.0, **TRAINING)
+    found = attribution(rows, config, updates=UPDATES, only=("floor", "mean-reward", "cap"))
+    reward, state = found.findings()
+    assert state.name == "state-lost-by-floor"
+    assert state.severity == "warning"
+    assert state.advice == "--dynamics.logvar-min -25"
+    # Of the reward, the noise alone is at fault: not drawing it is as good.
+    assert {"floor", "mean-reward"} <= {n for n, g in found.gains("reward").items() if g.above(0.1)}
+    assert "as good: floor" in reward.sentence or reward.name == "reward-lost-by-floor"
+
+
+def arm(name, reward, skill):
+    column = np.asarray(skill, np.float64)[:, None]
+    return Arm(name, {}, np.asarray(reward, np.float64), np.asarray(reward), column, column)
+
+
+def test_less_than_nothing_counts_as_nothing():
+    """From −90 to −40 nothing is gained."""
+    base = arm(AS_IS, [-90, -80, -100], [0.5, 0.5, 0.5])
+    cells = tuple(arm(name, [0.0, 0.1, 0.0], [0.5, 0.5, 0.5]) for name in CELLS)
+    found = Attribution(
+        base, cells, (arm("floor", [-40, -30, -35], [0.9, 0.8, 0.9]),), ("x",), 1, (0, 1, 2)
+    )
+    assert found.gains("reward")["floor"].value == 0
+    assert [f.name for f in found.findings()] == ["no-door-restores-reward", "state-lost-by-floor"]
+
+
+def test_two_causes_need_two_changes():
+    base = arm(AS_IS, [0, 0, 0], [0, 0, 0])
+    values = {"residual, raw": 0, "residual, unit": 0.01, "direct, raw": 0, "direct, unit": 0.9}
+    cells = tuple(arm(name, [v] * 3, [0.0] * 3) for name, v in values.items())
+    one = (arm("scale", [0.01, 0.0, 0.02], [0, 0, 0]), arm("target", [0, 0, 0], [0, 0, 0]))
+    found = Attribution(base, cells, one, ("x",), 1, (0, 1, 2)).findings()
+    assert found[0].name == "reward-needs-both-repairs"
+    assert found[0].advice == "--target direct --scale unit"
+
+
+def test_a_constant_reward_has_nothing_to_attribute():
+    base = arm(AS_IS, [np.nan] * 3, [0.5] * 3)
+    found = Attribution(base, tuple(arm(n, [np.nan] * 3, [0.5] * 3) for n in CELLS),
+                        (arm("cap", [np.nan] * 3, [0.5] * 3),), ("x",), 1, (0, 1, 2))  # fmt: skip
+    assert found.gains("reward") == {}
+    assert [f.name for f in found.findings()] == ["no-door-restores-state"]
+    assert found.numbers()["doors"]["cap"]["reward_r2_drawn"] is None
+
+
+def test_doors_that_are_open_already_are_left_out():
+    raw = doors(model("mbpo"), reward_variance=1e-8, knows_reward=False)
+    assert raw["start"]["logvar_start"] == pytest.approx(-9.9)
+    assert raw["elites"] == {"holdout_score": "unit"}
+    assert "given-reward" not in raw
+    assert "given-reward" in doors(model("mbpo"), 1.0, knows_reward=True)
+    opened = model("ftfl", logvar_min=-25.0, reward_draw="mean", reward_model="separate")
+    assert not {"floor", "mean-reward", "separate-reward"} & doors(opened, 1.0, False).keys()
+    given = doors(model("mbpo", reward_model="given"), 1.0, True)
+    assert not {"separate-reward", "given-reward", "mean-reward", "start"} & given.keys()
+    assert flags({"target": "direct", "logvar_min": -25.0}) == (
+        "--target direct --dynamics.logvar-min -25"
+    )
+
+
+def test_an_unknown_door_and_too_few_rows_are_named():
+    rows = linear(100, (1,), 1.0)
+    with pytest.raises(FtflError, match="unknown door 'flor': did you mean floor"):
+        attribution(rows, model(), updates=1, only=("flor",))
+    with pytest.raises(FtflError, match="at least 100"):
+        attribution(linear(99, (1,), 1.0), model(), updates=1)

@@ -1,0 +1,111 @@
+"""Critic health: few rows, UTD 32 against UTD 1; and features made by hand."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ftfl import sac
+from ftfl.config import SacConfig
+from ftfl.errors import FtflError
+from ftfl.forensics.instruments.health import (
+    _look,
+    critic_health,
+    dormant_share,
+    effective_rank,
+)
+from known_cases import agent_trained, transitions
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+CONFIG = SacConfig(
+    hidden=(64, 64),
+    batch_size=64,
+    actor_learning_rate=1e-3,
+    critic_learning_rate=1e-3,
+    temperature_learning_rate=1e-3,
+)
+STEPS = 100
+
+
+def few_rows(seed=0):
+    """States whose successors lie outside of all that was seen: the bootstrap extrapolates."""
+    rng = np.random.default_rng(seed)
+    obs = rng.normal(size=(STEPS, 4))
+    after = 1.5 * obs + 0.3 * rng.normal(size=obs.shape)
+    return transitions(
+        obs, rng.uniform(-1, 1, (STEPS, 2)), rng.normal(size=STEPS).clip(-2, 2), after
+    )
+
+
+def health(utd):
+    agent = agent_trained(few_rows(), STEPS * utd, CONFIG)
+    return critic_health(agent, few_rows(), CONFIG, jax.random.key(5))
+
+
+def test_a_critic_trained_to_failure_at_utd_32_is_told_from_one_at_utd_1():
+    sound, failed = health(1), health(32)
+    assert sound.findings() == []
+    assert sound.q_over_bound < 0.1
+    assert sound.weight_growth.max() < 2
+    by_name = {f.name: f for f in failed.findings()}
+    assert by_name["critic-beyond-bound"].severity == "failure"
+    assert by_name["critic-weights-grown"].severity == "warning"
+    assert "--sac.critic-layer-norm" in by_name["critic-beyond-bound"].advice
+    assert failed.q_over_bound > 1
+    assert failed.updates == 32 * STEPS
+    assert failed.numbers()["q_over_bound"] == failed.q_over_bound
+
+
+def test_dead_units_and_lost_rank_are_found():
+    """Half of the last layer's units are made to fire never, the rest alike."""
+    agent = sac.init(jax.random.key(0), 4, 2, CONFIG)
+    last = agent.critic.layers[1]
+    weight = last.weight.at[:, :, 32:].set(0.0).at[:, :, :32].set(last.weight[:, :, :1])
+    critic = eqx.tree_at(lambda c: c.layers[1].weight, agent.critic, weight)
+    found = critic_health(
+        dataclasses.replace(agent, critic=critic), few_rows(), CONFIG, jax.random.key(5)
+    )
+    np.testing.assert_allclose(found.dormant[:, 1], 0.5)
+    assert found.dormant[:, 0].max() < 0.1
+    np.testing.assert_array_equal(found.rank, 1)
+    assert found.rank_fresh.min() > 40
+    assert {f.name for f in found.findings()} == {"critic-dormant", "critic-rank-collapsed"}
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_features_are_those_the_critic_uses(layer_norm):
+    config = dataclasses.replace(CONFIG, critic_layer_norm=layer_norm)
+    agent = sac.init(jax.random.key(0), 4, 2, config)
+    rows = jax.tree.map(jnp.asarray, few_rows())
+    layers, q, _ = _look(agent, rows, jax.random.key(1), config)
+    head = agent.critic.layers[-1]
+    again = np.einsum("ebh,eh->eb", layers[-1], np.asarray(head.weight)[..., 0])
+    np.testing.assert_allclose(again + np.asarray(head.bias), q, rtol=1e-4, atol=1e-5)
+
+
+def test_rank_and_dormancy_by_hand():
+    features = np.zeros((2, 8, 4))
+    features[0, :4] = np.eye(4)
+    features[1, :, 0] = 1.0
+    np.testing.assert_array_equal(effective_rank(features), [4, 1])
+    np.testing.assert_array_equal(dormant_share([features]), [[0.0], [0.75]])
+    assert np.isnan(effective_rank(np.full((2, 8, 4), np.inf))).all()
+
+
+def test_a_critic_that_is_not_finite_is_beyond_its_bound():
+    agent = sac.init(jax.random.key(0), 4, 2, CONFIG)
+    broken = jax.tree.map(lambda x: x * jnp.nan, agent.critic)
+    found = critic_health(
+        dataclasses.replace(agent, critic=broken), few_rows(), CONFIG, jax.random.key(5)
+    )
+    assert "critic-beyond-bound" in {f.name for f in found.findings()}
+
+
+def test_too_few_rows_are_refused():
+    agent = sac.init(jax.random.key(0), 4, 2, CONFIG)
+    few = jax.tree.map(lambda x: x[:63], few_rows())
+    with pytest.raises(FtflError, match="63 rows cannot show the rank of 64 features"):
+        critic_health(agent, few, CONFIG, jax.random.key(5))

@@ -1,0 +1,162 @@
+"""Target scales on linear-Gaussian data whose scales were set."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ftfl.errors import FtflError
+from ftfl.forensics.instruments.scales import elite_shares, target_scales
+from ftfl.forensics.instruments.shares import fresh, reward_shares
+from ftfl.forensics.instruments.table import target_table
+from ftfl.forensics.rows import episodes, held_apart, in_order, ring_of
+from ftfl.replay import Split, empty, insert
+from known_cases import HOLDOUT, autoregressive, fitted, linear, model, untrained
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+SPLIT = Split(5, jnp.uint32(HOLDOUT))
+
+
+def shares_at_start(rows, config, keys=3):
+    ring = ring_of(rows)
+    found = [
+        reward_shares(fresh(jax.random.key(k), ring, SPLIT, config), ring, SPLIT, config)
+        for k in range(keys)
+    ]
+    return lambda name: float(np.mean([getattr(f, name).value for f in found]))
+
+
+@pytest.mark.parametrize(
+    ("scales", "reward"), [((10,) * 4, 10.0), ((10,) * 4, 1.0), ((1,) * 4, 1e-3)]
+)
+def test_the_rewards_signal_share_is_the_root_of_its_share_of_squares(scales, reward):
+    """DESIGN's closed form √(E[r²]/ΣE[t²]), for the part of the gradient the data make."""
+    share = shares_at_start(linear(1_000, scales, reward), model())
+    closed = reward / np.sqrt(reward**2 + np.sum(np.square(scales)))
+    assert share("signal_gradient") == pytest.approx(closed, rel=0.12)
+
+
+def test_large_targets_share_the_loss_by_their_squares():
+    share = shares_at_start(linear(1_000, (10,) * 4, 1.0), model())
+    assert share("loss") == pytest.approx(1 / 401, rel=0.25)
+
+
+def test_a_tiny_rewards_loss_is_the_networks_own_output():
+    """Where DESIGN's closed form does not hold: the fresh network predicts more than the reward."""
+    by_reward = [shares_at_start(linear(1_000, (1,) * 4, r), model()) for r in (1e-3, 1e-6)]
+    closed = 1e-6 / 4
+    for share in by_reward:
+        assert share("loss") > 1_000 * closed
+        # Of the whole gradient it keeps its part too: log-variances pull alike at any scale.
+        assert share("gradient") > 100 * closed**0.5
+    assert by_reward[0]("loss") == pytest.approx(by_reward[1]("loss"), rel=0.05)
+    ratio = by_reward[1]("signal_gradient") / by_reward[0]("signal_gradient")
+    assert ratio == pytest.approx(1e-3, rel=0.02)
+
+
+def test_unit_scale_gives_every_output_an_equal_share():
+    share = shares_at_start(linear(1_000, (10, 1, 1, 0.1), 1e-4), model("mbpo-unit"))
+    assert share("loss") == pytest.approx(1 / 5, rel=0.15)
+    for name in ("mean_gradient", "signal_gradient"):
+        assert share(name) == pytest.approx(5**-0.5, rel=0.25)
+
+
+def test_the_table_knows_sizes_and_autocorrelation():
+    kappas = np.array([0.9, 0.0, -0.5])
+    rows = autoregressive(episodes=40, steps=100, kappas=kappas, reward_scale=0.1)
+    table = target_table(rows, model())
+    assert table.names == ("obs[0]", "obs[1]", "obs[2]", "reward")
+    for kappa, found, change in zip(kappas, table.autocorrelation, table.change_std, strict=False):
+        assert found.n == 40
+        assert found.low < kappa < found.high
+        assert found.high - found.low < 0.1
+        assert change.low < np.sqrt(2 * (1 - kappa)) < change.high
+    # The reward is 0.1 × channel 0, and keeps its autocorrelation.
+    assert table.autocorrelation[-1].low < 0.9 < table.autocorrelation[-1].high
+    truth = np.sum(2 * (1 - kappas)) / 0.1**2
+    v = table.dynamics_over_reward
+    assert v.low < truth < v.high
+    np.testing.assert_allclose(table.seen_rms[:3], np.sqrt(2 * (1 - kappas)), rtol=0.05)
+    np.testing.assert_array_equal(target_table(rows, model("ftfl")).seen_rms, 1.0)
+
+
+def test_a_constant_reward_has_no_scale():
+    rows = linear(200, (1, 1), 1.0)
+    rows = rows._replace(reward=np.full(200, 0.1, np.float32))
+    table = target_table(rows, model("mbpo-unit"))
+    assert table.dynamics_over_reward.value == np.inf
+    assert table.std[-1].value == 0
+    assert table.seen_rms[-1] == 0
+
+
+@pytest.fixture(scope="module")
+def dialled(quick_compiles):
+    """Linear data with one large channel and a tiny reward, fitted raw."""
+    rows = linear(1_000, (20, 1, 1, 1), 2.0**-14, noise=0.1)
+    config = model()
+    state, ring = fitted(rows, config)
+    return target_scales(state, ring, HOLDOUT, jax.random.key(0), config)
+
+
+def test_a_tiny_reward_is_found_by_its_step_its_share_and_its_floor(dialled):
+    found = {f.name: f for f in dialled.findings()}
+    assert {"reward-below-adam-step", "reward-starved", "reward-below-floor"} <= found.keys()
+    assert found["reward-below-adam-step"].severity == "failure"
+    assert dialled.floor_std[-1] == pytest.approx(np.exp(-5), rel=1e-3)
+    assert dialled.numbers()["names"][-1] == "reward"
+
+
+def test_the_largest_channel_decides_elites_and_meets_the_cap(dialled):
+    assert np.sum(dialled.elite_share) == pytest.approx(1)
+    assert np.argmax(dialled.elite_share) == 0
+    assert dialled.near_cap[0] > 0.9
+    assert dialled.held_out_rms[0] > dialled.cap_std[0]
+    assert {"elites-by-one-dimension", "uncertainty-capped"} <= {f.name for f in dialled.findings()}
+
+
+def test_equal_scales_are_found_innocent():
+    rows = linear(1_000, (1, 1, 1, 1), 1.0, noise=0.1)
+    config = model("mbpo-unit")
+    state, ring = fitted(rows, config)
+    scales = target_scales(state, ring, HOLDOUT, jax.random.key(0), config)
+    assert {f.name for f in scales.findings()} <= {"elites-by-one-dimension"}
+    assert scales.trained.reward_step_over_std.value < 0.2
+
+
+def test_elite_shares_are_shares_of_the_spread():
+    score = np.array([[1.0, 5.0, 0.0], [2.0, 5.0, 0.1], [3.0, 5.0, 0.2]])
+    np.testing.assert_allclose(elite_shares(score), [1 / 1.1, 0, 0.1 / 1.1])
+
+
+def test_a_separate_reward_shares_no_trunk():
+    rows = linear(100, (1, 1), 1.0)
+    config = model(reward_model="separate")
+    state, ring = untrained(rows, config)
+    scales = target_scales(state, ring, HOLDOUT, jax.random.key(0), config)
+    assert scales.at_start is None
+    with pytest.raises(FtflError, match="reward_model=separate"):
+        reward_shares(state, ring, SPLIT, config)
+
+
+def test_too_few_rows_are_refused():
+    config = model()
+    state, ring = untrained(linear(20, (1,), 1.0), config)
+    short = dataclasses.replace(ring, size=jnp.int32(9))
+    with pytest.raises(FtflError, match="9 rows, but target scales need at least 10"):
+        target_scales(state, short, HOLDOUT, jax.random.key(0), config)
+
+
+def test_rows_come_back_in_their_order():
+    rows = autoregressive(episodes=3, steps=5, kappas=[0.5])
+    ring = insert(empty(10, 1, 1), jax.tree.map(lambda x: jnp.asarray(x[:8]), rows))
+    ring = insert(ring, jax.tree.map(lambda x: jnp.asarray(x[8:]), rows))
+    found = in_order(ring)
+    np.testing.assert_array_equal(found.reward, rows.reward[5:])
+    np.testing.assert_array_equal(episodes(rows), np.repeat([0, 1, 2], 5))
+    train, test = held_apart(rows, every=5, blocks=5)
+    np.testing.assert_array_equal(test.reward, rows.reward[-3:])
+    assert len(train.reward) == 12
+    with pytest.raises(FtflError, match="15 transitions cannot be divided"):
+        held_apart(rows)
