@@ -1,12 +1,14 @@
 """Networks as pytrees of arrays: MLP, member stacks, and the tanh-normal policy.
 
-Modules act on one example; batches and members are ``jax.vmap``, so that a stack of members is
-one constructor mapped over keys and each member has its own fan-in.
+Modules act on a batch of rows; members are ``jax.vmap``, so that a stack of members is one
+constructor mapped over keys and each member has its own fan-in. Rows are an axis of the modules
+because the gradient of a weight is then one matrix product whose form we choose (``affine``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
 import equinox as eqx
@@ -15,6 +17,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from ftfl.config import Precision
 from ftfl.types import Key
 
 Activation = Callable[[Array], Array]
@@ -22,6 +25,52 @@ Init = Callable[[Key, tuple[int, ...]], Array]
 T = TypeVar("T")
 
 _LAYER_NORM_EPSILON = 1e-6
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def affine(
+    x: Float[Array, "B I"], weight: Float[Array, "I J"], bias: Float[Array, "J"], precision: str
+) -> Float[Array, "B J"]:
+    """``x @ weight + bias``, float32 in and out; with ``bf16`` the operands are rounded first.
+
+    Sums are float32 in both (``preferred_element_type``). The gradient is written out because of
+    what XLA's CPU backend makes of xᵀ·dy (benchmarks/speed): a column of ones beside x yields the
+    bias's gradient with the weight's.
+    """
+    return _affine(x, weight, bias, precision)[0]
+
+
+def _affine(x: Array, weight: Array, bias: Array, precision: str) -> tuple[Array, Any]:
+    x, weight = _operand(x, precision), _operand(weight, precision)
+    return _contract(x, 1, weight, 0, bias.dtype) + bias[None], (x, weight)
+
+
+def _affine_gradient(precision: str, known: Any, dy: Array) -> tuple[Array, Array, Array]:
+    x, weight = known
+    wide, dy = dy.dtype, _operand(dy, precision)
+    ones = jnp.ones((x.shape[0], 1), x.dtype)
+    if precision == "bf16":
+        # Only a product over the last axis of x has a kernel for bfloat16 (twice as fast), and a
+        # transpose alone would be folded back into the product; the ones keep it apart.
+        parts = _contract(jnp.concatenate([x.T, ones.T]), 1, dy, 0, wide)
+    else:
+        # The odd row length the ones give keeps rows of 256 from sharing cache sets.
+        parts = _contract(jnp.concatenate([x, ones], axis=1), 0, dy, 0, wide)
+    # Not by a transposed weight, which loses the kernel for bfloat16.
+    return _contract(dy, 1, weight, 1, wide), parts[:-1], parts[-1]
+
+
+affine.defvjp(_affine, _affine_gradient)
+
+
+def _operand(x: Array, precision: str) -> Array:
+    return x.astype(jnp.bfloat16) if precision == "bf16" else x
+
+
+def _contract(a: Array, axis_a: int, b: Array, axis_b: int, dtype: Any) -> Array:
+    """Sum over one axis of each matrix, in the wider type."""
+    axes = (((axis_a,), (axis_b,)), ((), ()))
+    return jax.lax.dot_general(a, b, axes, preferred_element_type=dtype)
 
 
 class Linear(eqx.Module):
@@ -34,9 +83,11 @@ class Linear(eqx.Module):
         self.weight = init(key, (inputs, outputs))
         self.bias = jnp.zeros(outputs)
 
-    def __call__(self, x: Float[Array, "I"]) -> Float[Array, "J"]:
-        """One example."""
-        return x @ self.weight + self.bias
+    def __call__(
+        self, x: Float[Array, "B I"], precision: Precision = "float32"
+    ) -> Float[Array, "B J"]:
+        """Rows."""
+        return affine(x, self.weight, self.bias, precision)
 
 
 class LayerNorm(eqx.Module):
@@ -49,11 +100,12 @@ class LayerNorm(eqx.Module):
         self.gain = jnp.ones(size)
         self.offset = jnp.zeros(size)
 
-    def __call__(self, x: Float[Array, "J"]) -> Float[Array, "J"]:
-        """One example."""
-        centred = x - jnp.mean(x)
-        scale = jax.lax.rsqrt(jnp.mean(centred**2) + _LAYER_NORM_EPSILON)
-        return centred * scale * self.gain + self.offset
+    def __call__(self, x: Float[Array, "B J"]) -> Float[Array, "B J"]:
+        """Rows, each by itself."""
+        centred = x - jnp.mean(x, axis=-1, keepdims=True)
+        variance = jnp.mean(centred**2, axis=-1, keepdims=True)
+        scale = jax.lax.rsqrt(variance + _LAYER_NORM_EPSILON)
+        return centred * scale * self.gain[None] + self.offset[None]
 
 
 class MLP(eqx.Module):
@@ -78,14 +130,16 @@ class MLP(eqx.Module):
         ]
         self.norms = [LayerNorm(size) for size in hidden] if layer_norm else []
 
-    def __call__(self, x: Float[Array, "I"], activation: Activation) -> Float[Array, "J"]:
-        """One example."""
+    def __call__(
+        self, x: Float[Array, "B I"], activation: Activation, precision: Precision = "float32"
+    ) -> Float[Array, "B J"]:
+        """Rows; ``precision`` is that of the matrix products' operands (``affine``)."""
         for i, layer in enumerate(self.layers[:-1]):
-            x = layer(x)
+            x = layer(x, precision)
             if self.norms:
                 x = self.norms[i](x)
             x = activation(x)
-        return self.layers[-1](x)
+        return self.layers[-1](x, precision)
 
 
 def stack(make: Callable[[Key], T], key: Key, count: int) -> T:

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from ftfl.config import SacConfig
-from ftfl.nets import MLP, Optimiser, TanhNormal, orthogonal, stack
+from ftfl.nets import MLP, Optimiser, Precision, TanhNormal, orthogonal, stack
 from ftfl.types import Key, Metrics, Transition
 
 
@@ -55,9 +55,11 @@ def init(key: Key, obs_dim: int, act_dim: int, config: SacConfig) -> SacState:
     )
 
 
-def policy(actor: MLP, obs: Float[Array, "B O"], config: SacConfig) -> TanhNormal:
-    """π(·|s) for a batch of observations."""
-    mean, raw = jnp.split(jax.vmap(lambda o: actor(o, jax.nn.relu))(obs), 2, axis=-1)
+def policy(
+    actor: MLP, obs: Float[Array, "B O"], config: SacConfig, precision: Precision = "float32"
+) -> TanhNormal:
+    """π(·|s) for a batch of observations; only updates ask for another precision."""
+    mean, raw = jnp.split(actor(obs, jax.nn.relu, precision), 2, axis=-1)
     low, high = config.log_std_min, config.log_std_max
     if config.log_std_map == "tanh":
         log_std = low + 0.5 * (high - low) * (1.0 + jnp.tanh(raw))
@@ -67,12 +69,14 @@ def policy(actor: MLP, obs: Float[Array, "B O"], config: SacConfig) -> TanhNorma
 
 
 def q_values(
-    critic: MLP, obs: Float[Array, "B O"], action: Float[Array, "B A"]
+    critic: MLP,
+    obs: Float[Array, "B O"],
+    action: Float[Array, "B A"],
+    precision: Precision = "float32",
 ) -> Float[Array, "2 B"]:
     """Both critics' Q(s, a), in the agent's reward unit."""
     x = jnp.concatenate([obs, action], axis=-1)
-    per_row = jax.vmap(lambda net, row: net(row, jax.nn.relu)[0], in_axes=(None, 0))
-    return jax.vmap(per_row, in_axes=(0, None))(critic, x)
+    return jax.vmap(lambda net: net(x, jax.nn.relu, precision)[:, 0])(critic)
 
 
 def critic_target(
@@ -86,8 +90,12 @@ def critic_target(
 
     ``discount`` replaces γ row by row where r already sums several steps.
     """
-    next_action, log_prob = policy(state.actor, batch.next_obs, config).sample(key)
-    next_q = jnp.min(q_values(state.target_critic, batch.next_obs, next_action), axis=0)
+    next_action, log_prob = policy(state.actor, batch.next_obs, config, config.precision).sample(
+        key
+    )
+    next_q = jnp.min(
+        q_values(state.target_critic, batch.next_obs, next_action, config.precision), axis=0
+    )
     value = next_q - jnp.exp(state.log_temperature) * log_prob
     bootstrap = jnp.where(batch.terminated, 0.0, value)
     return batch.reward + (config.discount if discount is None else discount) * bootstrap
@@ -97,7 +105,7 @@ def critic_loss(
     critic: MLP, batch: Transition, target: Float[Array, "B"], config: SacConfig
 ) -> tuple[Float[Array, ""], Float[Array, "2 B"]]:
     """weight × mean over rows of Σ over both critics of (Q − y)²."""
-    q = q_values(critic, batch.obs, batch.action)
+    q = q_values(critic, batch.obs, batch.action, config.precision)
     return config.critic_loss_weight * jnp.mean(jnp.sum((q - target[None]) ** 2, axis=0)), q
 
 
@@ -105,8 +113,8 @@ def actor_loss(
     actor: MLP, state: SacState, obs: Float[Array, "B O"], key: Key, config: SacConfig
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """mean of α log π − min Q, and the entropy estimate −mean log π in nats."""
-    action, log_prob = policy(actor, obs, config).sample(key)
-    q = jnp.min(q_values(state.critic, obs, action), axis=0)
+    action, log_prob = policy(actor, obs, config, config.precision).sample(key)
+    q = jnp.min(q_values(state.critic, obs, action, config.precision), axis=0)
     return jnp.mean(jnp.exp(state.log_temperature) * log_prob - q), -jnp.mean(log_prob)
 
 

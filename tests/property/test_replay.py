@@ -121,7 +121,11 @@ def test_no_member_ever_draws_a_held_out_row(data):
     seeds = jax.random.bits(jax.random.key(0), (7,), jnp.uint32)
     train, held = parts(split, ring)
     for update in range(5):
-        rows = minibatch_rows(jax.random.key(update), seeds, split.train_count(ring), config)
+        key, count = jax.random.key(update), split.train_count(ring)
+        members = jnp.arange(7, dtype=jnp.int32)
+        rows = minibatch_rows(key, members, seeds, count, config)
+        alone = [minibatch_rows(key, m[None], seeds, count, config)[0] for m in members]
+        np.testing.assert_array_equal(rows, jnp.stack(alone))  # whoever is trained beside them
         slots = np.asarray(split.train_slot(rows))
         assert slots.shape == (7, 500)
         assert not np.isin(slots, held).any()

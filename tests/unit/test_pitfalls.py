@@ -71,19 +71,21 @@ def test_every_member_keeps_one_resample_of_its_own_for_a_whole_refit(monkeypatc
     """Equal resamples under unequal minibatches hide well: the members part all the same."""
     seeds, draw = [], fitting.minibatch_rows
 
-    def watched(key, member_seed, count, config):
-        jax.debug.callback(lambda s: seeds.append(tuple(np.asarray(s).tolist())), member_seed)
-        return draw(key, member_seed, count, config)
+    def watched(key, member, member_seed, count, config):
+        jax.debug.callback(
+            lambda m, s: seeds.extend((int(i), int(s[i])) for i in m), member, member_seed
+        )
+        return draw(key, member, member_seed, count, config)
 
     monkeypatch.setattr(fitting, "minibatch_rows", watched)
     config = config_of(members=3, elites=2, max_updates=4, check_every=2)
     for key in (3, 4):
         jax.block_until_ready(fit(config, transitions(100), key=key))
         jax.effects_barrier()
-    assert len(seeds) == 8
-    first, second = set(seeds[:4]), set(seeds[4:])
-    assert len(first) == len(second) == 1
-    assert len({*first.pop(), *second.pop()}) == 6
+    assert len(seeds) == 2 * 4 * 3  # refits, updates, members
+    first, second = dict(seeds[:12]), dict(seeds[12:])
+    assert set(seeds) == {*first.items(), *second.items()}
+    assert len({*first.values(), *second.values()}) == 6
 
 
 def test_only_the_stfl_preset_shares_minibatches():
@@ -204,7 +206,7 @@ def test_a_reward_that_wakes_up_does_not_blow_up():
                            **{k: getattr(rows, k)[:300] for k in
                               ("obs", "action", "next_obs", "terminated")})  # fmt: skip
     awake = rows._replace(reward=np.where(np.arange(600) == 450, 1, 0).astype(np.float32))
-    config = config_of(target="direct", scale="unit", members=2, elites=1, max_updates=300,
+    config = config_of(target="direct", scale="unit", members=2, elites=1, max_updates=900,
                        check_every=100, learning_rate=1e-3)  # fmt: skip
     first, _ = fit(config, asleep, capacity=600)
     second, metrics = fit(config, awake, first, key=4)

@@ -4,6 +4,7 @@ from ftfl.config.convert import content_hash, difference, flatten, from_dict, re
 from ftfl.config.fields import (
     Config,
     DynamicsConfig,
+    Precision,
     SacConfig,
     Scale,
     Target,
@@ -17,6 +18,7 @@ __all__ = [
     "FREE",
     "Config",
     "DynamicsConfig",
+    "Precision",
     "RolloutConfig",
     "SacConfig",
     "Scale",

@@ -15,6 +15,7 @@ from ftfl.config.rollouts import RolloutConfig
 
 Target = Literal["residual", "direct"]
 Scale = Literal["raw", "unit"]
+Precision = Literal["float32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class SacConfig:
     """Hidden layer widths of the actor and of both critics."""
     batch_size: int = 256
     """Rows per update, real and synthetic together."""
+    precision: Precision = "float32"
+    """Operands of the matrix products inside updates (docs/speed.md); acting stays float32."""
     updates_per_step: int = 20
     """Gradient updates per environment step (UTD)."""
     actor_learning_rate: float = 3e-4
@@ -142,6 +145,8 @@ class DynamicsConfig:
     learning_rate: float = 3e-4
     batch_size: int = 256
     """Rows per member and update."""
+    precision: Precision = "float32"
+    """Operands of the matrix products inside updates (docs/speed.md); predictions stay float32."""
     train_every: int = 250
     """Environment steps between refits."""
     max_updates: int = 5_000

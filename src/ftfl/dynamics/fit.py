@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, UInt
+from jaxtyping import Array, Bool, Float, Int, Integer, UInt
 
 from ftfl.config import DynamicsConfig
 from ftfl.dynamics import ensemble as ens
@@ -22,6 +22,7 @@ from ftfl.dynamics.carry import carry
 from ftfl.dynamics.elites import choose_elites
 from ftfl.dynamics.ensemble import Ensemble
 from ftfl.dynamics.holdout import holdout_report, holdout_score
+from ftfl.dynamics.members import train_members
 from ftfl.dynamics.predict import DynamicsState
 from ftfl.dynamics.renew import find_broken, per_member, renew
 from ftfl.dynamics.targets import (
@@ -34,7 +35,7 @@ from ftfl.dynamics.targets import (
 )
 from ftfl.nets import Optimiser
 from ftfl.replay import Replay, Split, mix, take
-from ftfl.types import Key, Metrics, RewardFn
+from ftfl.types import Key, Metrics, RewardFn, Transition
 
 
 class _Progress(NamedTuple):
@@ -92,8 +93,11 @@ def fit(
     else:
         ensemble = state.ensemble
 
-    epoch = -(-first.train_count(replay) // config.batch_size)
-    check_every = epoch if config.check_every == 0 else jnp.int32(config.check_every)
+    check_every = jnp.int32(config.check_every)
+    if config.check_every == 0:
+        check_every = -(-first.train_count(replay) // config.batch_size)
+    if not (config.early_stopping or config.best_weights or config.holdout == "redrawn"):
+        check_every = jnp.int32(config.max_updates)  # nobody asks before the end
 
     def units(split: Split) -> Statistics:
         # STFL refits its normaliser with every redrawn split; otherwise one measurement serves.
@@ -104,14 +108,19 @@ def fit(
         unit = units(split)
         count = jnp.minimum(check_every, config.max_updates - p.updates)
 
-        def one(i: Array, so_far: tuple) -> tuple:
-            net, optimiser, _ = so_far
-            k = jax.random.fold_in(loop_key, p.updates + i)
-            return _update(net, optimiser, replay, split, unit, member_seed, k, config)
+        def train(
+            net: Ensemble, optimiser: optax.OptState, member: Int[Array, "M"]
+        ) -> tuple[Ensemble, optax.OptState, Array]:
+            def one(i: Array, so_far: tuple) -> tuple:
+                net, optimiser, _ = so_far
+                k = jax.random.fold_in(loop_key, p.updates + i)
+                rows = minibatch_rows(k, member, member_seed, split.train_count(replay), config)
+                batch = take(replay, split.train_slot(rows))
+                return _update(net, optimiser, batch, unit, config)
 
-        net, optimiser, loss = jax.lax.fori_loop(
-            0, count, one, (p.ensemble, p.optimiser, jnp.float32(0))
-        )
+            return jax.lax.fori_loop(0, count, one, (net, optimiser, jnp.float32(0)))
+
+        net, optimiser, loss = train_members(train, p.ensemble, p.optimiser, config)
         score = holdout_score(net, replay, split, unit, config)
         # A diverged member's NaN is never better.
         first_score = jnp.isinf(p.best_score) & jnp.isfinite(score)
@@ -169,7 +178,7 @@ def fit(
 
 
 def bootstrap_rows(
-    draw: Int[Array, "*B"], member_seed: UInt[Array, ""], count: Int[Array, ""]
+    draw: Integer[Array, "*B"], member_seed: UInt[Array, ""], count: Int[Array, ""]
 ) -> Int[Array, "*B"]:
     """Training row behind each draw of a member's bootstrap resample of ``count`` draws.
 
@@ -181,29 +190,35 @@ def bootstrap_rows(
 
 
 def minibatch_rows(
-    key: Key, member_seed: UInt[Array, "E"], count: Int[Array, ""], config: DynamicsConfig
-) -> Int[Array, "E B"]:
-    """Training rows of one update for every member."""
+    key: Key,
+    member: Int[Array, "M"],
+    member_seed: UInt[Array, "E"],
+    count: Int[Array, ""],
+    config: DynamicsConfig,
+) -> Int[Array, "M B"]:
+    """Training rows of one update for these members, whoever else is trained beside them."""
     if config.member_data == "shared":
         rows = jax.random.randint(key, (config.batch_size,), 0, count)
-        return jnp.broadcast_to(rows, (config.members, config.batch_size))
-    draw = jax.random.randint(key, (config.members, config.batch_size), 0, count)
-    return jax.vmap(lambda d, s: bootstrap_rows(d, s, count))(draw, member_seed)
+        return jnp.broadcast_to(rows, (*member.shape, config.batch_size))
+
+    def own(m: Array) -> Array:
+        # Any 32 bits will do, since they are hashed: ``randint`` would draw twice as many.
+        draw = jax.random.bits(jax.random.fold_in(key, m), (config.batch_size,), jnp.uint32)
+        return bootstrap_rows(
+            draw % jnp.maximum(count, 1).astype(jnp.uint32), member_seed[m], count
+        )
+
+    return jax.vmap(own)(member)
 
 
 def _update(
     net: Ensemble,
     optimiser: optax.OptState,
-    replay: Replay,
-    split: Split,
+    batch: Transition,
     unit: Statistics,
-    member_seed: UInt[Array, "E"],
-    key: Key,
     config: DynamicsConfig,
 ) -> tuple[Ensemble, optax.OptState, Float[Array, ""]]:
-    """One Adam step of all members."""
-    rows = minibatch_rows(key, member_seed, split.train_count(replay), config)
-    batch = take(replay, split.train_slot(rows))
+    """One Adam step of all members, each on its own rows of ``batch`` (M, B)."""
     scaler = training_scaler(unit, config)
     x = unit.input.to_unit(model_input(batch))
     z = scaler.to_unit(model_target(config.target, config.reward_model != "given", batch))

@@ -242,12 +242,12 @@ def _forward(
 ) -> tuple[list[Array], Float[Array, "2 B"], Float[Array, "B"]]:
     """Hidden activations of both critics, their Q, and log π of one draw."""
     x = jnp.concatenate([rows.obs, rows.action], axis=-1)
-    hidden = jax.vmap(jax.vmap(_activations, in_axes=(None, 0)), in_axes=(0, None))
+    hidden = jax.vmap(_activations, in_axes=(0, None))
     _, log_prob = sac.policy(agent.actor, rows.obs, config).sample(key)
     return hidden(agent.critic, x), sac.q_values(agent.critic, rows.obs, rows.action), log_prob
 
 
-def _activations(net: MLP, x: Float[Array, "I"]) -> list[Array]:
+def _activations(net: MLP, x: Float[Array, "B I"]) -> list[Array]:
     """What every hidden layer fires, as `nets.MLP` computes it."""
     fired = []
     for i, layer in enumerate(net.layers[:-1]):
