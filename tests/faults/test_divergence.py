@@ -32,7 +32,7 @@ def run(path, poisoned_learn_steps, **changes):
             state = dataclasses.replace(state, agent=agent)
         return healthy.learn(state)
 
-    loop.learner = dataclasses.replace(healthy, learn=learn)
+    loop.seat.learner = dataclasses.replace(healthy, learn=learn)
     return loop
 
 
@@ -83,7 +83,7 @@ def test_where_asked_the_run_goes_on_and_says_so(tmp_path):
     alarms = loop.state.alarms
     record = alarms.record.at[Quantity.MODEL_LOSS].set(jnp.array([1, 40, 1], jnp.int32))
     alarms = dataclasses.replace(alarms, record=record)
-    loop.state = dataclasses.replace(loop.state, alarms=alarms)
+    loop.seat.state = dataclasses.replace(loop.state, alarms=alarms)
     loop.run()
     assert loop.progress.env_steps == 100
     assert "training loss was not finite" in loop.run_dir.read_status()["message"]

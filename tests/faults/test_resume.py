@@ -328,5 +328,5 @@ def test_an_empty_status_after_a_power_cut_stops_nobody(tmp_path):
     config = tiny("sac", SIMULATED)
     run_dir = create(tmp_path / "run", config)
     run_dir.status_path.write_text("")
-    Pool().submit(run_dir, config)
+    Pool().submit((run_dir, config))
     assert run_dir.read_status()["state"] == "starting"

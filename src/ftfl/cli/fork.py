@@ -52,7 +52,7 @@ def run(argv: Sequence[str]) -> int:
     if args.no_train:
         return 0
     run_dirs = [made.run_dir for made in forks]
-    statuses = train(run_dirs, configs, args.jobs, args.tensorboard, out)
+    statuses = train(run_dirs, configs, args.jobs, args.tensorboard, out, args.together)
     return finish(run_dirs, statuses, args.json, out)
 
 

@@ -54,7 +54,9 @@ def run(argv: Sequence[str]) -> int:
     for plan in todo:
         resume.begin(plan)
     run_dirs: list[RunDir] = [plan.run_dir for plan in todo]
-    statuses = train(run_dirs, [p.config for p in todo], args.jobs, args.tensorboard, out)
+    statuses = train(
+        run_dirs, [p.config for p in todo], args.jobs, args.tensorboard, out, args.together
+    )
     return finish(run_dirs, statuses, args.json, out)
 
 

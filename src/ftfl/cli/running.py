@@ -14,7 +14,7 @@ from ftfl.cli.options import Parser, at_least
 from ftfl.config import Config
 from ftfl.sinks.console import read_statuses, watch
 from ftfl.store.rundir import RunDir
-from ftfl.training import workers
+from ftfl.training import grouping, workers
 from ftfl.training.signals import SAVED_EXIT, catchable
 
 _REPEAT_SECONDS = 1.0
@@ -27,15 +27,24 @@ def train(
     jobs: int | None,
     tensorboard: bool,
     out: Any,
+    together: bool | None = None,
 ) -> list[dict[str, Any]]:
     """Run all of them to their end; their last statuses.
+
+    ``together``: whether one process trains several seeds; None: where that is faster.
 
     Ctrl-C, SIGTERM or a closed terminal makes every run save itself and stop; once more, and they
     end at once.
     """
-    pool = workers.Pool(jobs, tensorboard)
-    for run_dir, config in zip(run_dirs, configs, strict=True):
-        pool.submit(run_dir, config)
+    cores = workers.available_cores()[: jobs or None]
+    groups, accelerator = grouping.arrange(run_dirs, configs, together, len(cores))
+    pool = workers.Pool(jobs, tensorboard, accelerator)
+    for group in groups:
+        pool.submit(*((run_dirs[i], configs[i]) for i in group))
+    if len(groups) < len(run_dirs):
+        where = "on the accelerator" if accelerator else "on one core"
+        told = ", ".join("+".join(str(configs[i].seed) for i in group) for group in groups)
+        print(f"seeds trained together, each group {where}: {told}", file=out)
     asked: list[float] = []
 
     def interrupt(*_: Any) -> None:
@@ -103,6 +112,15 @@ def add_process_options(parser: Parser) -> None:
     parser.add_argument(
         "--jobs", type=at_least(1), metavar="N", help="processes at once [one per core]"
     )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
+        "--together", action="store_true", default=None,
+        help="train seeds of one configuration in one process [on accelerators and if tiny]",
+    )  # fmt: skip
+    how.add_argument(
+        "--apart", action="store_false", dest="together", default=None,
+        help="train each seed in a process of its own, on CPU unless JAX_PLATFORMS says otherwise",
+    )  # fmt: skip
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard files")
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything, print the plan, train nothing"

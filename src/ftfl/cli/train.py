@@ -68,7 +68,7 @@ def run(argv: Sequence[str]) -> int:
         print("would write " + ", ".join(map(str, paths)), file=out)
         return 0
     run_dirs = workers.prepare(configs, paths, ["ftfl", "train", *argv])
-    statuses = train(run_dirs, configs, args.jobs, args.tensorboard, out)
+    statuses = train(run_dirs, configs, args.jobs, args.tensorboard, out, args.together)
     return finish(run_dirs, statuses, args.json, out)
 
 

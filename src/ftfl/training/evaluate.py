@@ -6,7 +6,7 @@ the one the run learns in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,13 +39,23 @@ def episode_seed(run_seed: int, episode: int, domain: int = 0) -> int:
 
 def evaluate(env: Environment, policy: Policy, run_seed: int, episodes: int) -> Evaluation:
     """Play whole episodes. The same run seed meets the same starts at every evaluation."""
+    played = evaluation(env, run_seed, episodes)
+    try:
+        obs = next(played)
+        while True:
+            obs = played.send(policy(obs))
+    except StopIteration as end:
+        return end.value
+
+
+def evaluation(
+    env: Environment, run_seed: int, episodes: int
+) -> Generator[np.ndarray, np.ndarray, Evaluation]:
+    """``evaluate``, as a generator that yields each observation and is sent the action."""
     returns, lengths, faults = [], [], []
     for episode in range(episodes):
-        total = count = 0
         try:
-            for reward in _episode(env, policy, episode_seed(run_seed, episode, _EVAL_DOMAIN)):
-                total += reward
-                count += 1
+            total, count = yield from _episode(env, episode_seed(run_seed, episode, _EVAL_DOMAIN))
         except EnvFault as fault:
             faults.append(fault)
             continue
@@ -54,11 +64,12 @@ def evaluate(env: Environment, policy: Policy, run_seed: int, episodes: int) -> 
     return Evaluation(np.array(returns, np.float64), np.array(lengths, np.int64), tuple(faults))
 
 
-def _episode(env: Environment, policy: Policy, seed: int) -> Iterator[float]:
-    obs = env.reset(seed)
+def _episode(env: Environment, seed: int) -> Generator[np.ndarray, np.ndarray, tuple[float, int]]:
+    """Return and length of one episode."""
+    total, count, obs = 0.0, 0, env.reset(seed)
     for _ in range(env.spec.max_episode_steps or _NO_LIMIT_STEPS):
-        step = env.step(policy(obs))
-        yield step.reward
+        step = env.step((yield obs))
+        total, count, obs = total + step.reward, count + 1, step.obs
         if step.terminated or step.truncated:
-            return
-        obs = step.obs
+            break
+    return total, count

@@ -67,7 +67,29 @@ def require_compatible(config: Config, spec: EnvSpec) -> None:
 
 
 def make_learner(config: Config, spec: EnvSpec) -> Learner:
-    """Compile-ready functions for this configuration.
+    """The functions of this configuration, each compiled at its first call; see ``functions``."""
+    return each(functions(config, spec), lambda name, function: compiled(function, name))
+
+
+def each(learner: Learner, change: Callable[[str, Callable[..., Any]], Any]) -> Learner:
+    """A learner whose functions are ``change(name, function)`` of the given ones."""
+    names = [field.name for field in dataclasses.fields(learner)]
+    return Learner(**{name: change(name, getattr(learner, name)) for name in names})
+
+
+def compiled(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Jitted; what gives a state back is given its own to consume."""
+    return jax.jit(function, donate_argnums=() if name in ("explore", "act", "mode") else 0)
+
+
+def functions(config: Config, spec: EnvSpec, axis: str | None = None) -> Learner:
+    """The functions of this configuration as they are written, for one seed.
+
+    Args:
+        config: of the run.
+        spec: of its task.
+        axis: name of the axis over which they will be vmapped, along which all are at the same
+            learn step; None: they will not be.
 
     Raises:
         FtflError: a model-based algorithm on a task without a termination rule, or a given reward
@@ -173,6 +195,10 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
                 return s.synthetic, s.screen, {k: jnp.full((), jnp.nan) for k in shapes}
 
             due = state.learn_steps % config.rollouts.every == 0
+            if axis is not None:
+                # The same for all, and XLA is told so: where they might differ, it would compute
+                # the branches at every step and choose afterwards.
+                due = jax.lax.pmax(due.astype(jnp.int32), axis) > 0
             synthetic, screen, metrics = jax.lax.cond(due, run, skip, state)
         checked = sentinels.check_rollouts(
             state.alarms, metrics, state.agent.updates, state.env_steps
@@ -199,12 +225,4 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
             alarms=sentinels.forget_agent(state.alarms),
         )
 
-    return Learner(
-        explore=jax.jit(explore),
-        act=jax.jit(act),
-        mode=jax.jit(mode),
-        observe=jax.jit(observe, donate_argnums=0),
-        fit=jax.jit(fit, donate_argnums=0),
-        learn=jax.jit(learn, donate_argnums=0),
-        reset_agent=jax.jit(reset_agent, donate_argnums=0),
-    )
+    return Learner(explore, act, mode, observe, fit, learn, reset_agent)

@@ -1,4 +1,8 @@
-"""The only loop: one environment, one seed, from the first step or a checkpoint to the last."""
+"""The only loop: one environment, one seed, from the first step or a checkpoint to the last.
+
+Its methods are generators that ask for what the device computes (``ftfl.training.seat``), so that
+the same loop serves a seed alone and seeds in lockstep.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +24,17 @@ from ftfl.sinks.base import Sink
 from ftfl.store.checkpoint import CheckpointStore, set_aside_after
 from ftfl.store.files import DiskError
 from ftfl.store.rundir import RunDir
-from ftfl.training import saving, updates
+from ftfl.training import records, saving, updates
 from ftfl.training import state as run_state
 from ftfl.training.alarms import fatal, report
 from ftfl.training.episodes import Episodes
-from ftfl.training.evaluate import evaluate
+from ftfl.training.evaluate import evaluation
 from ftfl.training.faults import Diverged, EnvironmentLost, Faults
 from ftfl.training.learn import Learner, make_learner
 from ftfl.training.logged import insert_logged, load_logged
 from ftfl.training.progress import Progress
 from ftfl.training.recorder import Recorder
+from ftfl.training.seat import Alone, Request, Seat, Work, asking, do
 from ftfl.training.signals import StopRequest
 from ftfl.training.state import RunState
 from ftfl.types import Transition
@@ -61,7 +66,7 @@ class Loop:
         """
         self.config, self.env, self.eval_env, self.run_dir = config, env, eval_env, run_dir
         self.stop = stop or StopRequest()
-        self.learner: Learner = make_learner(config, env.spec)
+        learner = make_learner(config, env.spec)
         self.progress = Progress()
         self.found = saving.find(run_dir)
         if self.found is None:
@@ -69,19 +74,37 @@ class Loop:
             if config.init_replay is not None:
                 logged = load_logged(Path(config.init_replay), env.spec)
             rows = 0 if logged is None else len(logged.reward)
-            self.state: RunState = run_state.init(config, env.spec, rows)
+            state = run_state.init(config, env.spec, rows)
             if logged is not None:
-                self.state = insert_logged(self.state, self.progress, logged)
+                state = insert_logged(state, self.progress, logged)
             self.store = CheckpointStore(run_dir.checkpoints_path)
         else:
-            self._go_back_to(self.found)
+            state = self._go_back_to(self.found)
+        alone = Alone(learner, state)
+        self.seat: Seat = alone
+        self._answer = alone.answer
         self.recorder = Recorder(config, run_dir, sinks, self.progress)
         self.faults = Faults(config, run_dir, self.recorder)
         self.episodes = Episodes(config, env, self.recorder, self.faults)
         self.metrics: dict[str, Any] = dict(self.progress.metrics)  # device values, newest
         self._saved_at = -1 if self.found is None else self.progress.env_steps
 
+    @property
+    def state(self) -> RunState:
+        """The device side of the run, wherever it sits."""
+        return self.seat.state
+
+    @property
+    def learner(self) -> Learner:
+        """The compiled steps."""
+        return self.seat.learner
+
     def run(self) -> RunState:
+        """Do all the ``work``, alone."""
+        do(self.work(), self._answer)
+        return self.state
+
+    def work(self) -> Work[None]:
         """Train to the last step; evaluate and checkpoint on the way and at the end.
 
         Raises:
@@ -95,34 +118,33 @@ class Loop:
             if self.found is not None and self.found.damage:
                 self._say("damage", f"passed over a damaged checkpoint: {self.found.damage[0]}")
             # Compiled before the first reset: a machine must not wait for it in mid-episode.
-            self.learner.act(self.state, np.zeros(self.env.spec.obs_dim, np.float32))
+            yield Request("act", np.zeros(self.env.spec.obs_dim, np.float32))
             self._checkpoint()
             try:
-                self._train()
+                yield from self._train()
             except EnvironmentLost:
                 # What was learned is kept, whatever the environment does; if it is sane.
                 with contextlib.suppress(Diverged):
                     self._checkpoint()
                 raise
             self._finish()
-        return self.state
 
-    def _train(self) -> None:
+    def _train(self) -> Work[None]:
         obs = self.episodes.resume()
         if self.progress.env_steps == self.config.steps:
-            self._do_due()  # an earlier process came to its end, and not through it
+            yield from self._do_due()  # an earlier process came to its end, and not through it
         while self.progress.env_steps < self.config.steps:
             try:
                 self._leave_if_asked()
-                obs = self._advance(obs)
+                obs = yield from self._advance(obs)
             except Diverged as reason:
                 obs = self._roll_back(reason)
 
-    def _advance(self, obs: np.ndarray) -> np.ndarray:
+    def _advance(self, obs: np.ndarray) -> Work[np.ndarray]:
         """One step and what it owes; the observation to go on from."""
         config, progress = self.config, self.progress
         try:
-            obs, ended = self._step(obs)
+            obs, ended = yield from self._step(obs)
         except EnvFault as fault:
             if fault.cause == "action":
                 raise Diverged(str(fault)) from fault  # the policy's doing
@@ -136,16 +158,16 @@ class Loop:
                 self.episodes.end()
         last = progress.env_steps == config.steps
         if ended or last or not config.update_between_episodes:
-            self._learn_owed()
-            self._do_due()
+            yield from self._learn_owed()
+            yield from self._do_due()
         return self.episodes.reset() if ended and not last else obs
 
-    def _step(self, obs: np.ndarray) -> tuple[np.ndarray, bool]:
+    def _step(self, obs: np.ndarray) -> Work[tuple[np.ndarray, bool]]:
         """Act once, keep what came of it; the next observation, and whether the episode ended."""
         config, progress, clock = self.config, self.progress, self.recorder.clock
-        self._reset_agent_when_due()
+        yield from self._reset_agent_when_due()
         warming = progress.env_steps < config.warmup_steps
-        chosen = self.learner.explore(self.state) if warming else self.learner.act(self.state, obs)
+        chosen = yield Request("explore") if warming else Request("act", obs)
         action = np.asarray(chosen)
         clock.lap("learn")
         self._require_sane()  # the device has just finished: asking it costs nothing
@@ -155,7 +177,7 @@ class Loop:
         row = (obs, action, np.float32(result.reward), result.obs, np.bool_(result.terminated))
         # Host arrays go in as they are: the compiled call takes them to the device.
         transition = Transition(*cast(Any, row))
-        self.state = self.learner.observe(self.state, transition)
+        yield Request("observe", transition)
         progress.env_steps += 1
         progress.episode_return += result.reward
         progress.obs = result.obs
@@ -185,38 +207,41 @@ class Loop:
         self.progress.fitted = True
         return due
 
-    def _learn_owed(self) -> None:
+    def _learn_owed(self) -> Work[None]:
         progress = self.progress
         for refit in progress.owed:
-            self._reset_agent_when_due()
+            yield from self._reset_agent_when_due()
             if refit:
-                self._fit()
-            self.state, metrics = self.learner.learn(self.state)
+                yield from self._fit()
+            metrics = yield Request("learn")
             if "rollout/rows_count" in metrics and self._skipped_rollouts():
                 metrics = {k: v for k, v in metrics.items() if not k.startswith("rollout/")}
             progress.learn_steps += 1
-            progress.updates = updates.counted(progress.updates, self.state.agent, self.config)
+            progress.updates = updates.counted(progress.updates, self._updates_done, self.config)
             self.metrics |= metrics
         progress.owed.clear()
+
+    def _updates_done(self) -> Any:
+        return self.seat.look(lambda state: state.agent.updates)
 
     def _skipped_rollouts(self) -> bool:
         rollouts = self.config.rollouts
         return rollouts is not None and self.progress.learn_steps % rollouts.every != 0
 
-    def _fit(self) -> None:
+    def _fit(self) -> Work[None]:
         clock = self.recorder.clock
         clock.lap("learn")
         start = time.perf_counter()
-        self.state, metrics = self.learner.fit(self.state)
+        metrics = yield Request("fit")
         jax.block_until_ready(metrics)
         self.metrics |= metrics | {"model/fit_seconds": time.perf_counter() - start}
         clock.lap("fit")
 
-    def _reset_agent_when_due(self) -> None:
+    def _reset_agent_when_due(self) -> Work[None]:
         """Just before the agent is used again: what is evaluated and kept has learned."""
         every, progress = self.config.sac.reset_every_updates, self.progress
         if every and progress.updates // every > progress.agent_resets:
-            self.state = self.learner.reset_agent(self.state)
+            yield Request("reset_agent")
             progress.agent_resets += 1
 
     # What is due now and then.
@@ -231,75 +256,47 @@ class Loop:
             if (steps % every == 0 or steps == config.steps) and name not in self.progress.due:
                 self.progress.due.append(name)
 
-    def _do_due(self) -> None:
+    def _do_due(self) -> Work[None]:
         """What is due, now that the environment rests (or need not)."""
         due = self.progress.due
         if due:
             self._require_sane()
-        for name, do in (("log", self._log), ("evaluate", self._evaluate)):
-            if name in due:
-                do()
-                due.remove(name)
+        if "log" in due:
+            self._log()
+            due.remove("log")
+        if "evaluate" in due:
+            yield from self._evaluate()
+            due.remove("evaluate")
         if "checkpoint" in due:
             due.remove("checkpoint")
             self._checkpoint()
 
-    @property
-    def _unit(self) -> float:
-        """Rewards are reported in the task's own unit: the dial is turned back."""
-        return self.config.task.reward_unit
-
     def _log(self) -> None:
         self.recorder.clock.lap("learn")
-        progress = self.progress
-        values = {k: float(v) for k, v in self.metrics.items()}
-        values = {k: v / self._unit if k.endswith("_reward") else v for k, v in values.items()}
-        for finding in report(self.state.alarms):
+        for finding in report(self.seat.look(lambda state: state.alarms)):
             self._say(finding.name, finding.sentence)
-        wrong = int(self.state.mismatches)
+        wrong = int(self.seat.look(lambda state: state.mismatches))
         if wrong:
             self._say("termination", f"termination function wrong on {wrong} real steps")
-        self.recorder.log(
-            values
-            | {
-                "rollout/real_reward_mean_reward": progress.rewards.mean / self._unit,
-                "rollout/real_reward_std_reward": progress.rewards.std / self._unit,
-                "agent/updates_count": progress.updates,
-                "agent/resets_count": progress.agent_resets,
-                "termination/mismatch_count": wrong,
-                "env/faults_count": len(progress.faults),
-            }
-        )
+        # Rewards are reported in the task's own unit: the dial is turned back.
+        unit = self.config.task.reward_unit
+        self.recorder.log(records.training(self.metrics, self.progress, wrong, unit))
 
-    def _evaluate(self) -> None:
-        clock = self.recorder.clock
+    def _evaluate(self) -> Work[None]:
+        clock, config = self.recorder.clock, self.config
         clock.lap("learn")
         self.recorder.status("evaluating")
-        actor = self.state.agent.actor
+        played = evaluation(self.eval_env, config.seed, config.eval_episodes)
         try:
-            result = evaluate(
-                self.eval_env,
-                lambda obs: np.asarray(self.learner.mode(actor, obs)),
-                self.config.seed,
-                self.config.eval_episodes,
-            )
+            result = yield from asking("mode", played)
         except FtflError as error:
             raise EnvironmentLost(str(error)) from error  # it cannot be made again
         for fault in result.faults:
             self.faults.add(fault, evaluating=True)
         if len(result.returns):
-            returns = result.returns / self._unit
-            self.progress.last_return = float(np.mean(returns))
-            self.recorder.write(
-                {
-                    "eval/return_mean_reward": float(np.mean(returns)),
-                    "eval/return_std_reward": float(np.std(returns)),
-                    "eval/return_min_reward": float(np.min(returns)),
-                    "eval/return_max_reward": float(np.max(returns)),
-                    "eval/length_mean_steps": float(np.mean(result.lengths)),
-                    "eval/episodes_count": len(returns),
-                }
-            )
+            unit = config.task.reward_unit
+            self.progress.last_return = float(np.mean(result.returns / unit))
+            self.recorder.write(records.evaluation(result, unit))
         clock.lap("eval")
 
     # Saving, leaving, coming back.
@@ -353,9 +350,12 @@ class Loop:
 
     def _require_sane(self) -> None:
         """Refuse to go on, or to save, once a loss or a parameter is no longer finite."""
-        if self.config.on_divergence == "continue" or not fatal(self.state.alarms):
+        if self.config.on_divergence == "continue":
             return
-        first = next(f for f in report(self.state.alarms) if f.severity == "fatal")
+        alarms = self.seat.look(lambda state: state.alarms)
+        if not fatal(alarms):
+            return
+        first = next(f for f in report(alarms) if f.severity == "fatal")
         raise Diverged(f"learning diverged: {first.sentence}")
 
     def _roll_back(self, reason: Diverged) -> np.ndarray:
@@ -372,14 +372,13 @@ class Loop:
             found = saving.find(self.run_dir)
             if found is None:
                 raise FtflError(f"{reason} There is no checkpoint to roll back to.") from reason
-            self._go_back_to(found)
-            if not fatal(self.state.alarms):
+            state = self._go_back_to(found)
+            if not fatal(state.alarms):
                 break
             # Saved while `continue` was the policy: not what to go back to.
             set_aside_after(self.run_dir.checkpoints_path, self.progress.env_steps - 1)
-        self.state = dataclasses.replace(
-            self.state, key=jax.random.fold_in(self.state.key, _ROLLBACK + count)
-        )
+        key = jax.random.fold_in(state.key, _ROLLBACK + count)
+        self.seat.state = dataclasses.replace(state, key=key)
         self.progress.rollbacks = count
         self.metrics = dict(self.progress.metrics)
         self._saved_at = self.progress.env_steps
@@ -393,8 +392,9 @@ class Loop:
     def _say(self, about: str, sentence: str) -> None:
         self.recorder.notices[about] = sentence
 
-    def _go_back_to(self, found: saving.Found) -> None:
+    def _go_back_to(self, found: saving.Found) -> RunState:
         checkpoint = found.checkpoint
-        self.state, self.progress = saving.load(checkpoint, self.config, self.env.spec)
+        state, self.progress = saving.load(checkpoint, self.config, self.env.spec)
         set_aside_after(self.run_dir.checkpoints_path, checkpoint.step)
         self.store = CheckpointStore(self.run_dir.checkpoints_path, checkpoint)
+        return state

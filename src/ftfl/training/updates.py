@@ -76,8 +76,8 @@ def allowed(usable: Int[Array, ""], retained: int, per_step: int) -> Int[Array, 
     return jnp.clip(count, 1, 2 * per_step)
 
 
-def counted(before: int, agent: SacState, config: Config) -> int:
+def counted(before: int, done: Callable[[], Any], config: Config) -> int:
     """Updates after one more learn step; the device is asked only where data decide how many."""
     if config.rollouts is None or config.rollouts.updates == "fixed":
         return before + config.sac.updates_per_step
-    return int(agent.updates)
+    return int(done())

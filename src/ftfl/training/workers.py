@@ -1,14 +1,16 @@
-"""Runs in processes: on CPU, one single-threaded process per seed, pinned to a core.
+"""Runs in processes: on CPU each single-threaded and pinned to a core.
 
 XLA's CPU backend runs a member-batched matmul on one core only, so that processes side by side
-beat threads inside one (docs/architecture.md). The parent checks the task, writes the run
-directories, starts the children and watches their ``status.json``; it computes nothing.
+beat threads inside one (docs/architecture.md). A process trains one seed, or several together
+(docs/seeds.md). The parent checks the task, writes the run directories, starts the children and
+watches their ``status.json``; it computes nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import platform
 import shutil
@@ -19,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftfl.config import Config, from_dict, to_dict
 from ftfl.errors import FtflError, Stopped
@@ -29,7 +31,12 @@ from ftfl.store.provenance import collect
 from ftfl.store.rundir import STATUS_FIELDS, RunDir
 from ftfl.training.signals import ASK, SAVED_EXIT, StopRequest
 
+if TYPE_CHECKING:
+    from ftfl.training.loop import Loop
+
 _POLL_SECONDS = 0.2
+_UNPINNED = -1
+_OVER = ("done", "stopped", "failed")
 
 
 def available_cores() -> list[int]:
@@ -39,10 +46,11 @@ def available_cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def child_environment(base: Mapping[str, str]) -> dict[str, str]:
+def child_environment(base: Mapping[str, str], accelerator: bool = False) -> dict[str, str]:
     """Environment of a training process: one thread, no display, the user's flags kept."""
     env = dict(base)
-    env.setdefault("JAX_PLATFORMS", "cpu")
+    if not accelerator:
+        env.setdefault("JAX_PLATFORMS", "cpu")
     env.setdefault("MUJOCO_GL", "disabled")
     flags = env.get("XLA_FLAGS", "")
     if "xla_cpu_multi_thread_eigen" not in flags:
@@ -71,38 +79,48 @@ def cache_folder(env: Mapping[str, str]) -> Path:
 
 
 class Pool:
-    """Runs started as processes, at most one per core, the rest waiting in line."""
+    """Groups of runs started as processes, one per core, the rest waiting in line.
 
-    def __init__(self, jobs: int | None = None, tensorboard: bool = False):
-        self.cores = available_cores()[: jobs or None]
+    With ``accelerator`` one process at a time has all of that, and is not pinned.
+    """
+
+    def __init__(
+        self, jobs: int | None = None, tensorboard: bool = False, accelerator: bool = False
+    ):
+        self.accelerator = accelerator
+        self.cores = [_UNPINNED] if accelerator else available_cores()[: jobs or None]
         self.tensorboard = tensorboard
-        self.waiting: list[RunDir] = []
-        self.running: dict[int, tuple[RunDir, subprocess.Popen[bytes]]] = {}
+        self.waiting: list[tuple[RunDir, ...]] = []
+        self.running: dict[int, tuple[tuple[RunDir, ...], subprocess.Popen[bytes]]] = {}
 
-    def submit(self, run_dir: RunDir, config: Config) -> None:
-        """Put a run in line; its directory exists already."""
+    def submit(self, *runs: tuple[RunDir, Config]) -> None:
+        """Put runs in line that one process shall train; their directories exist already."""
+        for run_dir, config in runs:
+            self._await(run_dir, config)
+        self.waiting.append(tuple(run_dir for run_dir, _ in runs))
+
+    def _await(self, run_dir: RunDir, config: Config) -> None:
         news = {
             "state": "starting",
             "label": run_dir.label(config.algo),
             "seed": config.seed,
             "total_steps": config.steps,
-            "message": "waiting for a free core",
+            "message": f"waiting for {'the accelerator' if self.accelerator else 'a free core'}",
         }
         run_dir.write_status({"env_steps": 0} | known_status(run_dir) | news)
-        self.waiting.append(run_dir)
 
     def poll(self) -> bool:
         """Start what can start, reap what has ended; True while there is work."""
-        for core, (run_dir, process) in list(self.running.items()):
+        for core, (run_dirs, process) in list(self.running.items()):
             code = process.poll()
             if code is not None:
                 del self.running[core]
                 if code not in (0, SAVED_EXIT):
-                    self._fail(run_dir, f"the process {_ending(code)}; its checkpoints stay")
+                    self._fail(run_dirs, f"the process {_ending(code)}; its checkpoints stay")
         free = [core for core in self.cores if core not in self.running]
-        for core, run_dir in zip(free, list(self.waiting), strict=False):
-            self.waiting.remove(run_dir)
-            self.running[core] = (run_dir, self._start(run_dir, core))
+        for core, run_dirs in zip(free, list(self.waiting), strict=False):
+            self.waiting.remove(run_dirs)
+            self.running[core] = (run_dirs, self._start(run_dirs, core))
         return bool(self.running or self.waiting)
 
     def stop(self, ask_again: Callable[[], bool] = lambda: False) -> None:
@@ -110,7 +128,7 @@ class Pool:
 
         ``ask_again`` is looked at meanwhile: once it is true they are ended at once.
         """
-        for run_dir in self.waiting:
+        for run_dir in itertools.chain(*self.waiting):
             self._say(run_dir, "stopped", "stopped before it began; `ftfl resume` starts it")
         self.waiting.clear()
         self._ask()
@@ -119,10 +137,11 @@ class Pool:
                 for _, process in self.running.values():
                     process.kill()  # what was saved stays
             time.sleep(_POLL_SECONDS)
-        for run_dir, process in self.running.values():
+        for run_dirs, process in self.running.values():
             if process.returncode not in (0, SAVED_EXIT):
                 what = "ended before it could save; its last checkpoint stays"
-                self._say(run_dir, "failed", what)
+                for run_dir in _not_over(run_dirs):
+                    self._say(run_dir, "failed", what)
         self.running.clear()
 
     def _ask(self) -> None:
@@ -130,25 +149,31 @@ class Pool:
             if process.poll() is None:
                 process.send_signal(ASK)
 
-    def _start(self, run_dir: RunDir, core: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "ftfl.training.workers", str(run_dir.path), str(core),
+    def _start(self, run_dirs: tuple[RunDir, ...], core: int) -> subprocess.Popen[bytes]:
+        places = [str(run_dir.path) for run_dir in run_dirs]
+        command = [sys.executable, "-m", "ftfl.training.workers", *places, str(core),
                    str(os.getpid())]  # fmt: skip
         if self.tensorboard:
             command.append("--tensorboard")
-        with open(run_dir.path / "stderr.txt", "ab") as log:
+        env = child_environment(os.environ, self.accelerator)
+        with open(run_dirs[0].path / "stderr.txt", "ab") as log:
             return subprocess.Popen(
-                command, env=child_environment(os.environ), stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log,
-            )  # fmt: skip
+                command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
 
-    def _fail(self, run_dir: RunDir, reason: str) -> None:
-        if known_status(run_dir).get("state") != "failed":
-            log = run_dir.path / "stderr.txt"
+    def _fail(self, run_dirs: tuple[RunDir, ...], reason: str) -> None:
+        log = run_dirs[0].path / "stderr.txt"
+        for run_dir in _not_over(run_dirs):
             self._say(run_dir, "failed", f"{reason}; see {log}" if log.exists() else reason)
 
     @staticmethod
     def _say(run_dir: RunDir, state: str, message: str) -> None:
         run_dir.write_status(known_status(run_dir) | {"state": state, "message": message})
+
+
+def _not_over(run_dirs: tuple[RunDir, ...]) -> list[RunDir]:
+    """Those that have not said themselves how they ended."""
+    return [d for d in run_dirs if known_status(d).get("state") not in _OVER]
 
 
 def known_status(run_dir: RunDir) -> dict[str, Any]:
@@ -208,10 +233,6 @@ def train_in_process(
         Stopped: Ctrl-C or SIGTERM (or, with ``parent``, the end of that process); it is saved.
         FtflError: another process trains it, or training cannot go on.
     """
-    from ftfl.envs.make import make_task
-    from ftfl.training.loop import Loop
-
-    config = from_dict(run_dir.config())
     with contextlib.ExitStack() as stack:
         for sink in sinks:
             stack.callback(sink.close)
@@ -219,37 +240,54 @@ def train_in_process(
         stack.enter_context(run_dir.lock())
         stop = stack.enter_context(StopRequest(parent))
         try:
-            env = stack.enter_context(contextlib.closing(make_task(config.task)))
-            # A machine exists once: it is evaluated where it learns, between episodes.
-            eval_env = env
-            if not config.update_between_episodes:
-                eval_env = stack.enter_context(contextlib.closing(make_task(config.task)))
-            Loop(config, env, eval_env, run_dir, sinks, stop).run()
+            open_loop(stack, run_dir, sinks, stop).run()
         except Stopped:
             raise
         except BaseException as error:
-            begun = known_status(run_dir) or {"label": run_dir.label(config.algo)}
-            text = (
-                str(error) if isinstance(error, FtflError) else f"{type(error).__name__}: {error}"
-            )
-            run_dir.write_status(begun | {"state": "failed", "message": text})
+            say_failed(run_dir, error)
             raise
 
 
-def main(argv: Sequence[str]) -> int:
-    """Entry point of a child: ``RUN_DIR CORE PARENT [--tensorboard]``."""
-    run_dir, core, parent = RunDir.open(Path(argv[0])), int(argv[1]), int(argv[2])
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})
-    sinks: list[Sink] = []
-    if "--tensorboard" in argv:
-        from ftfl.sinks.tensorboard import tensorboard_sink
+def open_loop(
+    stack: contextlib.ExitStack, run_dir: RunDir, sinks: Sequence[Sink], stop: StopRequest
+) -> Loop:
+    """The loop of a run and its environments, which ``stack`` closes.
 
-        resumed_at = max(map(step_of, list_checkpoints(run_dir.checkpoints_path)), default=0)
-        sink = tensorboard_sink(run_dir.path / "tensorboard", resumed_at)
-        sinks.append(FailSoft(sink, "TensorBoard"))
+    Raises:
+        FtflError: no environment can be made, or no checkpoint gone on from.
+    """
+    from ftfl.envs.make import make_task
+    from ftfl.training.loop import Loop
+
+    config = from_dict(run_dir.config())
+    env = stack.enter_context(contextlib.closing(make_task(config.task)))
+    # A machine exists once: it is evaluated where it learns, between episodes.
+    eval_env = env
+    if not config.update_between_episodes:
+        eval_env = stack.enter_context(contextlib.closing(make_task(config.task)))
+    return Loop(config, env, eval_env, run_dir, sinks, stop)
+
+
+def say_failed(run_dir: RunDir, error: BaseException) -> None:
+    """Write into the status what ended a run."""
+    begun = known_status(run_dir) or {"label": run_dir.label(from_dict(run_dir.config()).algo)}
+    text = str(error) if isinstance(error, FtflError) else f"{type(error).__name__}: {error}"
+    run_dir.write_status(begun | {"state": "failed", "message": text})
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of a child: ``RUN_DIR… CORE PARENT [--tensorboard]``."""
+    *places, core, parent = [word for word in argv if word != "--tensorboard"]
+    run_dirs = [RunDir.open(Path(place)) for place in places]
+    if hasattr(os, "sched_setaffinity") and int(core) != _UNPINNED:
+        os.sched_setaffinity(0, {int(core)})
+    sinks = [_tensorboard(run_dir) if "--tensorboard" in argv else [] for run_dir in run_dirs]
     try:
-        train_in_process(run_dir, sinks, parent)
+        if len(run_dirs) > 1:
+            from ftfl.training.together import train_together
+
+            return train_together(run_dirs, sinks, int(parent))
+        train_in_process(run_dirs[0], sinks[0], int(parent))
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return SAVED_EXIT
@@ -257,6 +295,14 @@ def main(argv: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def _tensorboard(run_dir: RunDir) -> list[Sink]:
+    from ftfl.sinks.tensorboard import tensorboard_sink
+
+    resumed_at = max(map(step_of, list_checkpoints(run_dir.checkpoints_path)), default=0)
+    sink = tensorboard_sink(run_dir.path / "tensorboard", resumed_at)
+    return [FailSoft(sink, "TensorBoard")]
 
 
 if __name__ == "__main__":
