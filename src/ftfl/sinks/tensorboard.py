@@ -9,6 +9,8 @@ from typing import Any
 
 from ftfl.errors import FtflError
 from ftfl.sinks.base import FailSoft, Sink
+from ftfl.store.listing import list_checkpoints, step_of
+from ftfl.store.rundir import RunDir
 
 
 def tensorboard_sink(directory: Path, resumed_at: int = 0) -> Sink:
@@ -33,6 +35,12 @@ def tensorboard_sink(directory: Path, resumed_at: int = 0) -> Sink:
             f"cannot write TensorBoard files to {directory}: {error.strerror}."
         ) from error
     return FailSoft(_TensorboardSink(writer), "TensorBoard output")
+
+
+def sink_of(run_dir: RunDir) -> Sink:
+    """The sink of a run, which goes on from its newest checkpoint."""
+    resumed_at = max(map(step_of, list_checkpoints(run_dir.checkpoints_path)), default=0)
+    return tensorboard_sink(run_dir.path / "tensorboard", resumed_at)
 
 
 class _TensorboardSink:

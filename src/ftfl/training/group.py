@@ -205,6 +205,5 @@ class _Member:
             self.request = self._work.send(answer)
         except StopIteration:
             self.request = None
-        except Exception as error:
-            # Whatever ends one seed is told and ends no other.
+        except Exception as error:  # noqa: BLE001 - whatever ends one seed ends no other
             self.request, self.error = None, error

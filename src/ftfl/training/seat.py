@@ -7,6 +7,7 @@ theirs answered in one go (``ftfl.training.group``).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
@@ -91,15 +92,11 @@ def asking(name: Name, work: Generator[Any, Any, T]) -> Work[T]:
 
 
 def do(work: Work[T], answer: Callable[[Request], Any]) -> T:
-    """Do the work, each request being answered at once; what fails in answering fails in it."""
-    try:
-        request = next(work)
-        while True:
-            try:
-                reply = answer(request)
-            except BaseException as error:
-                request = work.throw(error)
-            else:
-                request = work.send(reply)
-    except StopIteration as end:
-        return end.value
+    """Do the work, each request being answered at once."""
+    with contextlib.closing(work):
+        try:
+            request = next(work)
+            while True:
+                request = work.send(answer(request))
+        except StopIteration as end:
+            return end.value

@@ -1,9 +1,8 @@
 """Runs in processes: on CPU each single-threaded and pinned to a core.
 
-XLA's CPU backend runs a member-batched matmul on one core only, so that processes side by side
-beat threads inside one (docs/architecture.md). A process trains one seed, or several together
-(docs/seeds.md). The parent checks the task, writes the run directories, starts the children and
-watches their ``status.json``; it computes nothing.
+XLA's CPU backend runs a member-batched matmul on one core only: processes beat threads inside one.
+A process trains one seed, or several together (docs/seeds.md). The parent checks the task, writes
+the run directories, starts the children and watches their ``status.json``; it computes nothing.
 """
 
 from __future__ import annotations
@@ -25,8 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftfl.config import Config, from_dict, to_dict
 from ftfl.errors import FtflError, Stopped
-from ftfl.sinks.base import FailSoft, Sink
-from ftfl.store.listing import list_checkpoints, step_of
+from ftfl.sinks.base import Sink
 from ftfl.store.provenance import collect
 from ftfl.store.rundir import STATUS_FIELDS, RunDir
 from ftfl.training.signals import ASK, SAVED_EXIT, StopRequest
@@ -79,10 +77,7 @@ def cache_folder(env: Mapping[str, str]) -> Path:
 
 
 class Pool:
-    """Groups of runs started as processes, one per core, the rest waiting in line.
-
-    With ``accelerator`` one process at a time has all of that, and is not pinned.
-    """
+    """Groups of runs as processes: one per core, or one at a time for the accelerator."""
 
     def __init__(
         self, jobs: int | None = None, tensorboard: bool = False, accelerator: bool = False
@@ -157,9 +152,8 @@ class Pool:
             command.append("--tensorboard")
         env = child_environment(os.environ, self.accelerator)
         with open(run_dirs[0].path / "stderr.txt", "ab") as log:
-            return subprocess.Popen(
-                command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+            return subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL,
+                                    stdout=log, stderr=log)  # fmt: skip
 
     def _fail(self, run_dirs: tuple[RunDir, ...], reason: str) -> None:
         log = run_dirs[0].path / "stderr.txt"
@@ -281,7 +275,11 @@ def main(argv: Sequence[str]) -> int:
     run_dirs = [RunDir.open(Path(place)) for place in places]
     if hasattr(os, "sched_setaffinity") and int(core) != _UNPINNED:
         os.sched_setaffinity(0, {int(core)})
-    sinks = [_tensorboard(run_dir) if "--tensorboard" in argv else [] for run_dir in run_dirs]
+    sinks: list[list[Sink]] = [[] for _ in run_dirs]
+    if "--tensorboard" in argv:
+        from ftfl.sinks.tensorboard import sink_of
+
+        sinks = [[sink_of(run_dir)] for run_dir in run_dirs]
     try:
         if len(run_dirs) > 1:
             from ftfl.training.together import train_together
@@ -295,14 +293,6 @@ def main(argv: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
-
-
-def _tensorboard(run_dir: RunDir) -> list[Sink]:
-    from ftfl.sinks.tensorboard import tensorboard_sink
-
-    resumed_at = max(map(step_of, list_checkpoints(run_dir.checkpoints_path)), default=0)
-    sink = tensorboard_sink(run_dir.path / "tensorboard", resumed_at)
-    return [FailSoft(sink, "TensorBoard")]
 
 
 if __name__ == "__main__":
