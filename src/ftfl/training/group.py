@@ -53,7 +53,7 @@ def make_group_learner(config: Config, spec: EnvSpec, mesh: Mesh | None = None) 
     return each(functions(config, spec, axis=_SEEDS), over_seeds)
 
 
-def mesh_for(seeds: int, devices: Sequence[jax.Device] | None = None) -> Mesh | None:
+def mesh_for(seeds: int, devices: Sequence[Any] | None = None) -> Mesh | None:
     """As many devices as divide the seeds evenly; None: one does it all."""
     known = jax.local_devices() if devices is None else devices
     count = max(n for n in range(1, len(known) + 1) if seeds % n == 0)
@@ -106,7 +106,7 @@ class Lane:
 class Group:
     """Loops that train in lockstep, each with its run directory and its end."""
 
-    def __init__(self, loops: Sequence[Loop], devices: Sequence[jax.Device] | None = None):
+    def __init__(self, loops: Sequence[Loop], devices: Sequence[Any] | None = None):
         """Stack the states of loops that have not run yet.
 
         Raises:

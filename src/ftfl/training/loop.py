@@ -80,9 +80,7 @@ class Loop:
             self.store = CheckpointStore(run_dir.checkpoints_path)
         else:
             state = self._go_back_to(self.found)
-        alone = Alone(learner, state)
-        self.seat: Seat = alone
-        self._answer = alone.answer
+        self.seat: Seat = Alone(learner, state)
         self.recorder = Recorder(config, run_dir, sinks, self.progress)
         self.faults = Faults(config, run_dir, self.recorder)
         self.episodes = Episodes(config, env, self.recorder, self.faults)
@@ -101,7 +99,7 @@ class Loop:
 
     def run(self) -> RunState:
         """Do all the ``work``, alone."""
-        do(self.work(), self._answer)
+        do(self.work(), self.seat.answer)
         return self.state
 
     def work(self) -> Work[None]:

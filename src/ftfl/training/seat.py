@@ -38,10 +38,21 @@ class Seat(Protocol):
     """Where the device state of one run sits, and who computes on it."""
 
     learner: Learner
-    state: RunState
+
+    @property
+    def state(self) -> RunState:
+        """All of it; may be a copy."""
+        ...
+
+    @state.setter
+    def state(self, state: RunState) -> None: ...
 
     def look(self, part: Callable[[RunState], T]) -> T:
         """A small part of the state, to be read on the host."""
+        ...
+
+    def answer(self, request: Request) -> Any:
+        """Call what was asked for, for this run only: an action, or metrics, or nothing."""
         ...
 
 
