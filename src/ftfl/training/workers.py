@@ -56,7 +56,7 @@ def child_environment(base: Mapping[str, str], accelerator: bool = False) -> dic
     # Compiling takes longer than a short run. JAX keys its cache by program, flags and version, but
     # not by the CPU that machine code was made for, so the folder carries that.
     env.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder(env)))
-    env.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    env.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         env.setdefault(name, "1")
     # A custom environment is found where the command was given.
