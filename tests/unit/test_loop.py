@@ -17,7 +17,7 @@ from ftfl.training import saving
 from ftfl.training import state as run_state
 from ftfl.training.evaluate import episode_seed, evaluate
 from ftfl.training.loop import Loop
-from helpers import equal_bits, tiny
+from helpers import compilations, equal_bits, tiny
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 TASK = "envs_for_tests:make_lqr"
@@ -50,7 +50,7 @@ def test_every_preset_trains_fifty_steps(algo, tmp_path):
         assert series(records, "model/updates_count")[1][-1] > 0
         assert series(records, "rollout/nonfinite_rows_count")[1].sum() == 0
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(loop.state.agent))
-    assert [getattr(loop.learner, f)._cache_size() for f in ("act", "observe", "learn")] == [1] * 3
+    assert [compilations(getattr(loop.learner, f)) for f in ("act", "observe", "learn")] == [1] * 3
     checkpoint, _ = latest_valid(loop.run_dir.checkpoints_path)
     restored, progress = saving.load(checkpoint, loop.config, loop.env.spec)
     assert equal_bits(restored, loop.state)
@@ -231,7 +231,7 @@ def test_nothing_compiles_twice(algo, tmp_path):
         changes |= {"rollouts__length": (40, 90, 1, 3), "rollouts__retention_steps": 10}
     learner = train(tmp_path / "run", algo, **changes).learner
     compiled = {
-        field.name: getattr(learner, field.name)._cache_size()
+        field.name: compilations(getattr(learner, field.name))
         for field in dataclasses.fields(learner)
     }
     once = {"explore", "act", "mode", "observe", "learn"} | ({"fit"} if algo == "ftfl" else set())

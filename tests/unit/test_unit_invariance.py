@@ -16,7 +16,7 @@ from ftfl.training import state as run_state
 from ftfl.training.evaluate import episode_seed
 from ftfl.training.learn import make_learner
 from ftfl.types import Transition
-from helpers import equal_bits, tiny
+from helpers import compilations, equal_bits, tiny
 
 MODELS = [name for name, p in presets.PRESETS.items() if p.changes.get("dynamics", "") is not None]
 LEARN_STEPS = 60
@@ -91,7 +91,7 @@ def test_nothing_compiles_twice(runs, algo):
     learner, state = runs(algo)
     assert int(state.learn_steps) == LEARN_STEPS + 1
     counts = {
-        name: getattr(learner, name)._cache_size()
+        name: compilations(getattr(learner, name))
         for name in ("explore", "act", "observe", "learn", "fit")
     }
     wanted = dict.fromkeys(counts, 1) | ({"fit": 0} if algo == "sac" else {})

@@ -26,7 +26,7 @@ from ftfl.rollouts import registry
 from ftfl.rollouts.generate import Ends, generate, mixed_batch, usable_rows
 from ftfl.rollouts.lookahead import look_ahead
 from ftfl.training import exploration, sentinels, updates
-from ftfl.training.state import RunState, Stream, stream_key
+from ftfl.training.state import RunState, Stream, stream_key, with_parts
 from ftfl.types import Metrics, Transition
 
 
@@ -48,6 +48,32 @@ class Learner:
     """What one environment step pays for: rollouts, then UTD agent updates."""
     reset_agent: Callable[[RunState], RunState]
     """Fresh networks and optimisers under a fresh key; replay and model stay."""
+
+
+@dataclass(frozen=True)
+class _OfParts:
+    """A compiled function that is given only the parts of a state it needs.
+
+    What is called at every step: handing over the hundred arrays of a whole state takes longer than
+    the work itself.
+    """
+
+    compiled: Any
+    parts: Callable[[RunState], tuple[Any, ...]]
+
+    def __call__(self, state: RunState, *rest: Any) -> Any:
+        return self.compiled(*self.parts(state), *rest)
+
+
+@dataclass(frozen=True)
+class _Observe:
+    """The same for the parts that a transition changes."""
+
+    compiled: Any
+
+    def __call__(self, state: RunState, transition: Transition) -> RunState:
+        touched = {k: getattr(state, k) for k in ("real", "env_steps", "mismatches", "alarms")}
+        return with_parts(state, self.compiled(touched, transition))
 
 
 def require_compatible(config: Config, spec: EnvSpec) -> None:
@@ -76,30 +102,29 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
     require_compatible(config, spec)
     ends = Ends(spec.termination, spec.reward_fn)
 
-    def explore(state: RunState) -> Float[Array, "A"]:
-        key = stream_key(state.key, Stream.EXPLORE, state.env_steps)
+    def uniform(key: Array, env_steps: Array) -> Float[Array, "A"]:
+        key = stream_key(key, Stream.EXPLORE, env_steps)
         return jax.random.uniform(key, (spec.act_dim,), minval=-1.0, maxval=1.0)
 
-    def act(state: RunState, obs: Float[Array, "O"]) -> Float[Array, "A"]:
-        drawn_from = sac.policy(state.agent.actor, obs[None], config.sac)
-        return exploration.act(drawn_from, state.key, state.env_steps, config.sac)[0]
+    def play(actor: MLP, key: Array, env_steps: Array, obs: Float[Array, "O"]) -> Array:
+        drawn_from = sac.policy(actor, obs[None], config.sac)
+        return exploration.act(drawn_from, key, env_steps, config.sac)[0]
 
     def mode(actor: MLP, obs: Float[Array, "O"]) -> Float[Array, "A"]:
         return sac.policy(actor, obs[None], config.sac).mode()[0]
 
-    def observe(state: RunState, transition: Transition) -> RunState:
+    def keep(parts: dict[str, Any], transition: Transition) -> dict[str, Any]:
         row = jax.tree.map(lambda x: x[None], transition)
         wrong = jnp.int32(0)
         if spec.termination is not None:
             expected = spec.termination(row.obs, row.action, row.next_obs)
             wrong = jnp.sum(expected != row.terminated).astype(jnp.int32)
-        return dataclasses.replace(
-            state,
-            real=replay.insert(state.real, row),
-            env_steps=state.env_steps + 1,
-            mismatches=state.mismatches + wrong,
-            alarms=sentinels.see_rewards(state.alarms, row.reward),
-        )
+        return {
+            "real": replay.insert(parts["real"], row),
+            "env_steps": parts["env_steps"] + 1,
+            "mismatches": parts["mismatches"] + wrong,
+            "alarms": sentinels.see_rewards(parts["alarms"], row.reward),
+        }
 
     def fit(state: RunState) -> tuple[RunState, Metrics]:
         assert state.dynamics is not None
@@ -200,10 +225,10 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
         )
 
     return Learner(
-        explore=jax.jit(explore),
-        act=jax.jit(act),
+        explore=_OfParts(jax.jit(uniform), lambda s: (s.key, s.env_steps)),
+        act=_OfParts(jax.jit(play), lambda s: (s.agent.actor, s.key, s.env_steps)),
         mode=jax.jit(mode),
-        observe=jax.jit(observe, donate_argnums=0),
+        observe=_Observe(jax.jit(keep, donate_argnums=0)),
         fit=jax.jit(fit, donate_argnums=0),
         learn=jax.jit(learn, donate_argnums=0),
         reset_agent=jax.jit(reset_agent, donate_argnums=0),

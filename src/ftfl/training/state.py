@@ -6,6 +6,7 @@ one, evaluating more often or measuring changes nobody else's randomness (docs/a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any
@@ -66,6 +67,13 @@ class RunState(eqx.Module):
     """Real transitions whose end the termination function got wrong."""
     # what went wrong, and when
     alarms: Alarms
+
+
+def with_parts(state: RunState, parts: Mapping[str, Any]) -> RunState:
+    """``dataclasses.replace`` without Equinox's checks, which outlast a step of a small task."""
+    values, structure = jax.tree.flatten(state, is_leaf=lambda x: x is not state)
+    names = [field.name for field in dataclasses.fields(state)]
+    return jax.tree.unflatten(structure, map(parts.get, names, values))
 
 
 def stream_key(root: Key, stream: Stream, counter: Array | int = 0) -> Key:

@@ -70,6 +70,12 @@ def cache_folder(env: Mapping[str, str]) -> Path:
     return Path(home, "ftfl", "xla", f"{metadata.version('jaxlib')}-{kind}")
 
 
+def pin(core: int) -> None:
+    """Keep this process on one core, where the system lets it (macOS does not)."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core})
+
+
 class Pool:
     """Runs started as processes, at most one per core, the rest waiting in line."""
 
@@ -239,8 +245,7 @@ def train_in_process(
 def main(argv: Sequence[str]) -> int:
     """Entry point of a child: ``RUN_DIR CORE PARENT [--tensorboard]``."""
     run_dir, core, parent = RunDir.open(Path(argv[0])), int(argv[1]), int(argv[2])
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})
+    pin(core)
     sinks: list[Sink] = []
     if "--tensorboard" in argv:
         from ftfl.sinks.tensorboard import tensorboard_sink
