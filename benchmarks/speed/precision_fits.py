@@ -93,8 +93,9 @@ def main() -> None:
                     seconds = time.perf_counter() - start
                     said = predictions(state, test, config)
                     found = quality(said.mean, said.truth, np.asarray(test.obs, np.float64))
-                    line = {"task": task, "algo": algo, "precision": precision, "seed": seed,
-                            "updates": args.updates, "seconds": round(seconds, 2), **found}  # fmt: skip
+                    line = {"task": task, "algo": algo, "precision": precision,
+                            "seed": seed, "updates": args.updates,
+                            "seconds": round(seconds, 2), **found}  # fmt: skip
                     with RESULTS.open("a") as file:
                         file.write(json.dumps(line) + "\n")
                     print(task, algo, precision, seed, found["reward_r2"], found["median_skill"],
