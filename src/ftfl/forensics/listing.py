@@ -20,13 +20,13 @@ def labels(autopsies: Sequence[Autopsy]) -> list[str]:
     """Short names that tell the runs apart: the variant, its seed if need be, its path at last."""
     runs = [a.subject for a in autopsies]
     tasks = {s.config.task.name for s in runs}
-    place = [f"{s.config.task.name} " if len(tasks) > 1 else "" for s in runs]
+    place = [f" ({s.config.task.name})" if len(tasks) > 1 else "" for s in runs]
     for kind in (
         [s.label for s in runs],
         [f"{s.label}/{s.config.seed}" for s in runs],
         [f"{s.label}/{s.config.seed}@{s.step}" for s in runs],
     ):
-        named = [f"{where}{name}" for where, name in zip(place, kind, strict=True)]
+        named = [f"{name}{where}" for where, name in zip(place, kind, strict=True)]
         if len(set(named)) == len(named):
             return named
     return [str(s.path) for s in runs]

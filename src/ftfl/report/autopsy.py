@@ -196,6 +196,8 @@ def _evidence(value: Estimate | float) -> str:
 
 
 def _number(value: float) -> str:
+    if isinstance(value, int):
+        return f"{value:,}".replace("-", "−")
     if not math.isfinite(value):
         return _NONE if math.isnan(value) else "infinite" if value > 0 else "−infinite"
     return number(value).replace("-", "−")

@@ -50,8 +50,8 @@ def slopes(results: Mapping[str, CriticAccount]) -> Figure:
         {run: dict(_slopes(result)) for run, result in results.items()},
         Axis("1: as the truth, 0: unrelated", marks=(0.0, 1.0), frame=(-0.5, 1.5)),
         "Direction: cosine between the critic's slope in the action and the true one by finite"
-        " differences of the simulator. Reliability: agreement of two independent true slopes; where"
-        " that is near 0 the direction above it says nothing. Order of states: correlation of"
+        " differences of the simulator. Reliability: agreement of two independent true slopes;"
+        " where that is near 0 the direction above it says nothing. Order of states: correlation of"
         " values with true returns.",
     )
 
@@ -71,8 +71,9 @@ def health(results: Mapping[str, CriticHealth]) -> Figure:
         Axis("times that of a fresh critic", marks=(1.0,), log=True),
         "Effective rank of the last features, units that still fire, and size of the weights by"
         " layer, each divided by what a fresh critic of the same shape has on the same rows (1,"
-        " dashed); the last row is the largest value over the largest possible one: right of 1 it is"
-        " impossible. Bars: from one of the two critics to the other (n = 2).",
+        " dashed); the last row is the largest value over the largest possible one: right of 1 it"
+        " is impossible.",
+        "Bars: from one of the two critics to the other (n = 2).",
     )
 
 
@@ -89,8 +90,5 @@ def _health(result: CriticHealth) -> Iterator[tuple[str, Dot]]:
 def _pair(values: np.ndarray) -> Estimate:
     """Both critics: no interval, but all there is."""
     return Estimate(
-        float(values.mean()), float(values.min()), float(values.max()), len(values), PAIR
+        float(values.mean()), float(values.min()), float(values.max()), len(values), "both critics"
     )
-
-
-PAIR = "both critics"

@@ -38,14 +38,15 @@ class Axis:
     """Values of 0 and below are then left out."""
 
 
-def dots(title: str, runs: Mapping[str, Rows], axis: Axis, caption: str) -> Figure:
+def dots(title: str, runs: Mapping[str, Rows], axis: Axis, caption: str, bars: str = "") -> Figure:
     """One row a quantity, one dot with its 95 % interval a run.
 
     Args:
         title: of the figure.
         runs: by label; their order is that of the legend.
         axis: what is measured.
-        caption: what to see; how to read bars is added.
+        caption: what to see; how to read bars and arrows is added.
+        bars: the sentence on what bars are, where that is not what the estimates say.
     """
     slot = slots(list(runs))
     usable = {
@@ -81,7 +82,7 @@ def dots(title: str, runs: Mapping[str, Rows], axis: Axis, caption: str) -> Figu
     drawn = [d for run in shown for d in usable[run].values()]
     legend = tuple(LegendEntry(f"{run}{_count(usable[run].values())}", slot[run]) for run in shown)
     absent = [run for run in runs if run not in shown]
-    notes = [caption, *_reading(drawn, axis)]
+    notes = [caption, *_reading(drawn, axis, bars)]
     if absent:
         notes.append(f"Without a value: {', '.join(absent)}.")
     return Figure(title, draw(paint, height), " ".join(notes), legend)
@@ -181,10 +182,10 @@ def _count(shown: Any) -> str:
     return f", n = {span[0]}" if span[0] == span[1] else f", n = {span[0]} to {span[1]}"
 
 
-def _reading(drawn: Sequence[Dot], axis: Axis) -> Iterator[str]:
+def _reading(drawn: Sequence[Dot], axis: Axis, bars: str) -> Iterator[str]:
     methods = sorted({_method(d.method) for d in drawn if isinstance(d, Estimate) and _bounded(d)})
     if methods:
-        yield f"Bars: 95 % intervals ({'; '.join(methods)})."
+        yield bars or f"Bars: 95 % intervals ({'; '.join(methods)})."
     if any(isinstance(d, Estimate) and not _bounded(d) for d in drawn):
         yield "Hollow: too few for an interval."
     if axis.frame is not None:

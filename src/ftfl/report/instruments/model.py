@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ftfl.forensics.evidence import Estimate
-from ftfl.forensics.instruments.reward import RewardFidelity
+from ftfl.forensics.instruments.reward import MATTERS, RewardFidelity
 from ftfl.forensics.instruments.rollout import RolloutError
 from ftfl.forensics.instruments.scales import Scales
 from ftfl.forensics.instruments.shares import RewardShares
@@ -32,8 +32,8 @@ def sizes(results: Mapping[str, Scales]) -> Figure:
         {run: {n: rows[n] for n in names if n in rows} for run, rows in seen.items()},
         Axis("std of the target as the loss sees it", log=True),
         "Standard deviation in the loss's own unit: raw targets in physical units, standardised"
-        " ones 1. Look for a reward far to the left of the rest: its errors are small numbers, which"
-        " a raw loss hardly sees. Constant outputs are left out."
+        " ones 1. Look for a reward far to the left of the rest: its errors are small numbers,"
+        " which a raw loss hardly sees. Constant outputs are left out."
         + left_out(len(names), len(every), "outputs"),
     )
 
@@ -54,7 +54,8 @@ def shares(results: Mapping[str, Scales]) -> Figure:
         Axis("reward's share ÷ an equal share", marks=(1.0,), log=True),
         "1 (dashed): as much as an output has on average. “Data” is the part of the trunk's"
         " gradient that the targets' variation makes. Left of 0.1 at the start, the shared layers"
-        " learn next to nothing for the reward. Intervals are over the members of the ensemble.",
+        " learn next to nothing for the reward.",
+        "Bars: 95 % intervals over the members of the ensemble.",
     )
 
 
@@ -107,10 +108,11 @@ def fidelity(results: Mapping[str, RewardFidelity]) -> Figure:
         "How true the model's reward is",
         {run: dict(_fidelity(result)) for run, result in results.items()},
         Axis("1: the true reward, 0: says nothing", marks=(0.0, 1.0), frame=(-1.0, 1.5)),
-        "R²: explained share of the reward's variance, by the mean of the elites and by single draws,"
-        " which are what the critic learns from. Slope ρ: how much the model's reward varies where"
-        " the true one varies by 1. Ranking: order of a state's actions, model against simulator."
-        " Look for draws left of 0: a constant would teach the critic more.",
+        "R²: explained share of the reward's variance, by the mean of the elites and by single"
+        " draws, which are what the critic learns from. Slope ρ: how much the model's reward varies"
+        " where the true one varies by 1. Ranking: order of a state's actions, model against"
+        " simulator, where actions make over 1 % of the reward's variance. Look for draws left of"
+        " 0: a constant would teach the critic more.",
     )
 
 
@@ -122,8 +124,9 @@ def _fidelity(result: RewardFidelity) -> Iterator[tuple[str, Dot]]:
     if result.own is not None and result.own.std > 0:
         yield "R², own actions", result.own.r2
         yield "slope ρ, own actions", result.own.slope
-    if result.ranking is not None and result.ranking.states:
-        yield "ranking of actions", result.ranking.correlation
+    ranking = result.ranking
+    if ranking is not None and ranking.states and ranking.share > MATTERS:
+        yield "ranking of actions", ranking.correlation
 
 
 def skill(results: Mapping[str, RolloutError]) -> Figure:

@@ -11,6 +11,8 @@ from ftfl.forensics.instruments.units import UnitInvariance
 from ftfl.report.instruments.dots import Axis, Dot, dots, left_out, picked
 from ftfl.report.parts import Figure
 
+BARS = "Bars: 95 % Student-t intervals over paired seeds."
+
 
 def units(results: Mapping[str, UnitInvariance]) -> Figure:
     """What another unit costs, from `unit_invariance`."""
@@ -20,8 +22,8 @@ def units(results: Mapping[str, UnitInvariance]) -> Figure:
         Axis("usable R² or skill lost", marks=(0.0,)),
         "The same refit with rewards, or every second channel, written in another unit. The task is"
         " the same to the last bit, so anything but 0 (dashed) is the model's doing; right of 0 it"
-        " learned less. “R²” is of the reward, “skill” the mean over channels. Intervals are over"
-        " paired seeds.",
+        " learned less. “R²” is of the reward, “skill” the mean over channels.",
+        BARS,
     )
 
 
@@ -48,7 +50,8 @@ def targets(results: Mapping[str, TargetComparison]) -> Figure:
         Axis("skill: direct − residual", marks=(0.0,)),
         "Usable skill over persistence of draws, the same rows, seeds and number of updates. Right"
         " of 0 (dashed) predicting the next state itself is better, left of it predicting the"
-        " change. Intervals are over paired seeds." + left_out(len(names), len(sizes), "channels"),
+        " change." + left_out(len(names), len(sizes), "channels"),
+        BARS,
     )
 
 
@@ -67,8 +70,8 @@ def _doors(results: Mapping[str, Attribution], what: str, title: str, axis: str)
         title,
         {run: dict(result.gains(what)) for run, result in results.items()},
         Axis(f"usable {axis} (of draws)", marks=(0.0,)),
-        "Models trained anew on the run's own rows, each with one thing changed, against one with"
-        " nothing changed (0, dashed). Right of 0 the change repairs something. It is what the model"
-        " gains on held-out rows; whether the agent gains is for a paired fork to say. Intervals are"
-        " over paired seeds.",
+        "Models trained anew on the run's own rows, each with one thing changed, against one"
+        " with nothing changed (0, dashed). Right of 0 the change repairs something. It is what"
+        " the model gains on held-out rows; whether the agent gains is for a paired fork to say.",
+        BARS,
     )

@@ -65,19 +65,19 @@ VIEWS: dict[str, View] = {
         (critic.health,),
     ),
     "unit_invariance": View(
-        "A change of units changes nothing about a task. The model is trained anew on the same rows"
-        " in other units (powers of two, so that not even rounding differs), and its predictions are"
-        " mapped back.",
+        "A change of units changes nothing about a task. The model is trained anew on the same"
+        " rows in other units (powers of two, so that not even rounding differs), and its"
+        " predictions are mapped back.",
         (refits.units,),
     ),
     "residual_or_direct": View(
-        "A model can predict the next state or the change of it. Which is the smaller target depends"
-        " on how slowly a channel moves; on this replay both were trained and compared.",
+        "A model can predict the next state or the change of it. Which is the smaller target"
+        " depends on how slowly a channel moves; on this replay both were trained and compared.",
         (refits.targets,),
     ),
     "attribution": View(
-        "To say which choice lost what, the model is trained anew on the run's own rows: as it is, in"
-        " all four combinations of target and scale, and with one door opened at a time.",
+        "To say which choice lost what, the model is trained anew on the run's own rows: as it is,"
+        " in all four combinations of target and scale, and with one door opened at a time.",
         (refits.reward_doors, refits.state_doors),
     ),
 }
