@@ -124,7 +124,8 @@ def test_findings_come_first_the_worst_on_top_and_the_same_in_two_runs_once(exam
     )
     two = Autopsy(
         examined[1].subject,
-        {"a": Told(finding("mild", "warning", 2.0), finding("bad", "failure", 3.0))}, {}, ("x",), None,
+        {"a": Told(finding("mild", "warning", 2.0), finding("bad", "failure", 3.0))}, {},
+        ("x",), None,
     )  # fmt: skip
     section = findings_section({"sac": one, "ftfl": two}, {"/gone": "it is gone"})
     assert [(n.level, n.title, n.where) for n in section.notices] == [

@@ -195,6 +195,10 @@ def _health(x: Examination) -> Result:
     agent = x.subject.state.agent
     # A sparse reward may be in none of the rows that are left.
     largest = float(np.abs(x.subject.rows.reward).max())
+    penalty = None if x.subject.model is None else x.subject.model.penalty
+    if penalty is not None:
+        taken = penalty(np.asarray(rows.obs), np.asarray(rows.action))
+        largest += float(np.abs(taken).max()) * x.subject.unit
     return critic_health(agent, rows, config.sac, x.key, config.agent_reward_scale, largest)
 
 

@@ -78,7 +78,7 @@ def findings_section(runs: Mapping[str, Autopsy], failed: Mapping[str, str]) -> 
     return Section(
         "What was found",
         tuple(paragraphs),
-        tuple(notices),
+        notices=tuple(notices),
         tables=(Table("What was not measured", (), (), tuple(notes)),) if notes else (),
     )
 

@@ -69,8 +69,9 @@ class Section:
 
     title: str
     paragraphs: tuple[str, ...] = ()
-    notices: tuple[Notice, ...] = ()
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()
     code: tuple[str, ...] = ()
     """Commands or listings, kept line by line."""
+    notices: tuple[Notice, ...] = ()
+    """Drawn below the paragraphs."""

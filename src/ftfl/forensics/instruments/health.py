@@ -43,7 +43,8 @@ RANK_RULE = (
 )
 GROWN_RULE = (
     "a hidden layer's weights above 5 times a fresh critic's: 11 sound runs of 5 tasks (up to"
-    " 99,000 updates) had 1.4 to 3.7, tiny critics driven to failure 5.3 at UTD 32 and 20 to 27 at UTD 64;"
+    " 99,000 updates) had 1.4 to 3.7, tiny critics driven to failure 5.3 at UTD 32 and 20 to 27 at"
+    " UTD 64;"
     " the output layer is left out, for it grows with the size of true values (up to 7.5 in sound"
     " runs)"
 )
