@@ -61,7 +61,7 @@ def refit_results():
 
 
 @pytest.fixture(scope="module")
-def examined(tmp_path_factory):
+def examined(tmp_path_factory, quick_compiles):
     """A run without and one with a model, small; and by hand what would train models anew."""
     folder = tmp_path_factory.mktemp("runs")
     found = []
@@ -214,7 +214,8 @@ def test_a_browser_shows_it_at_360_pixels_without_error_or_overflow(examined, tm
     )  # fmt: skip
     assert CHROMIUM is not None
     done = subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+         "--allow-file-access-from-files",
          f"--blink-settings=preferredColorScheme={0 if dark else 1}",
          f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000",
          "--dump-dom", (tmp_path / "outer.html").as_uri()],

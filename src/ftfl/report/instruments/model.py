@@ -39,11 +39,11 @@ def sizes(results: Mapping[str, Scales]) -> Figure:
 
 
 def _seen(scales: Scales) -> Iterator[tuple[str, Dot]]:
-    """Standardised targets have spread 1 by construction: no interval is needed."""
+    """Standardised targets have spread 1, known as well as the std that they were divided by."""
     raw = scales.cell.endswith("raw")
     for name, std in zip(scales.table.names, scales.table.std, strict=True):
         if std.value > 0:
-            yield name, std if raw else 1.0
+            yield name, std if raw else _times(std, 1 / std.value, std.method)
 
 
 def shares(results: Mapping[str, Scales]) -> Figure:
@@ -64,7 +64,7 @@ def _shares(scales: Scales) -> Iterator[tuple[str, Dot]]:
         if found is None:
             continue
         for what, share, equal in _kinds(found):
-            yield f"{what}, {when}", _times(share, 1 / equal)
+            yield f"{what}, {when}", _times(share, 1 / equal, "over members")
 
 
 def _kinds(found: RewardShares) -> tuple[tuple[str, Estimate, float], ...]:
@@ -77,8 +77,8 @@ def _kinds(found: RewardShares) -> tuple[tuple[str, Estimate, float], ...]:
     )
 
 
-def _times(e: Estimate, factor: float) -> Estimate:
-    return Estimate(e.value * factor, e.low * factor, e.high * factor, e.n, "over members")
+def _times(e: Estimate, factor: float, method: str) -> Estimate:
+    return Estimate(e.value * factor, e.low * factor, e.high * factor, e.n, method)
 
 
 def honesty(results: Mapping[str, ModelVariance]) -> Figure:
