@@ -8,6 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from ftfl.cli.demo_report import LOOKED_AT, autopsy_sections
 from ftfl.forensics import registry
 from ftfl.forensics.audit import Plan
 from ftfl.forensics.autopsy import Autopsy, examine
@@ -21,6 +22,7 @@ from ftfl.forensics.subject import Subject
 from ftfl.report.autopsy import autopsy_report, findings_section, sections
 from ftfl.report.instruments.dots import MOST_ROWS, Axis, dots, picked
 from ftfl.report.instruments.views import VIEWS
+from ftfl.store.rundir import RunDir
 from helpers import tiny
 from known import saved
 
@@ -96,6 +98,16 @@ def test_every_instrument_is_drawn_with_units_n_intervals_and_what_to_see(examin
     account = next(s for s in found if s.title == "Critic account")
     assert [e.label.partition(",")[0] for e in account.figures[0].legend] == ["sac", "ftfl"]
     assert account.tables[0].columns == ("quantity", "sac", "ftfl")
+
+
+def test_the_demos_report_has_findings_and_the_instruments_that_see_the_dial(examined, tmp_path):
+    runs = {f"arm {a.subject.label}": RunDir(a.subject.path) for a in examined}
+    runs["gone"] = RunDir(tmp_path / "gone")
+    found = autopsy_sections(runs, ["model_variance"])
+    assert [s.title for s in found] == ["What was found", "Model variance"]
+    assert [e.label.partition(",")[0] for e in found[1].figures[0].legend] == ["arm ftfl"]
+    assert "Not examined: there is no run directory" in " ".join(found[0].tables[0].notes)
+    assert set(LOOKED_AT) <= VIEWS.keys()
 
 
 def test_equal_results_give_equal_figures(examined):

@@ -133,9 +133,10 @@ def _scales(x: Examination) -> Result:
 
 def _variance(x: Examination) -> Result:
     subject, spec = x.subject, x.subject.spec
-    which = evenly(x.unseen[0], _MOST_ROWS)
+    which, unseen = x.unseen
+    which = evenly(which, _MOST_ROWS)
     rows, clusters = select(subject.rows, which), subject.episode[which]
-    return model_variance(x.state, rows, x.config, spec.obs_names, spec.reward_fn, clusters)
+    return model_variance(x.state, rows, x.config, spec.obs_names, spec.reward_fn, clusters, unseen)
 
 
 def _reward(x: Examination) -> Result:
