@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def _notice(name: str, found: Mapping[str, Finding]) -> Notice:
         _words(name),
         ", ".join(found),
         tuple(
-            f"{label}: {_sentence(f.sentence)}" if several else _sentence(f.sentence)
+            f"{label}: {_told(f.sentence)}" if several else _told(f.sentence)
             for label, f in found.items()
         ),
         tuple(facts),
@@ -191,6 +192,8 @@ def _cell(value: Shown | None) -> Cell:
 
 
 def _evidence(value: Estimate | float) -> str:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e6:
+        return _number(int(value))
     cell = _cell(value)
     return f"{cell.text} ({cell.detail})" if cell.detail else cell.text
 
@@ -212,6 +215,11 @@ def _sentence(text: str) -> str:
     if text and not text.startswith("--"):
         text = text[0].upper() + text[1:]
     return text if not text or text.endswith((".", "?", "!")) else f"{text}."
+
+
+def _told(text: str) -> str:
+    """A sentence with true minus signs; advice keeps its own, for it is typed."""
+    return re.sub(r"(?<![\w-])-(?=\d)", "−", _sentence(text))
 
 
 def _title(name: str) -> str:
