@@ -11,6 +11,7 @@ from ftfl.forensics.instruments.units import UnitInvariance
 from ftfl.report.instruments.dots import Axis, Dot, dots, left_out, picked
 from ftfl.report.parts import Figure
 
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 BARS = "Bars: 95 % Student-t intervals over paired seeds."
 
 
@@ -20,8 +21,8 @@ def units(results: Mapping[str, UnitInvariance]) -> Figure:
         "What another unit costs the model",
         {run: dict(_units(result)) for run, result in results.items()},
         Axis("usable R² or skill lost", marks=(0.0,)),
-        "The same refit with rewards, or every second channel, written in another unit. The task is"
-        " the same to the last bit, so anything but 0 (dashed) is the model's doing; right of 0 it"
+        "The same refit with rewards written in another unit, or channels (every second one in the"
+        " inverse unit). The task is the same to the last bit, so anything but 0 (dashed) is the model's doing; right of 0 it"
         " learned less. “R²” is of the reward, “skill” the mean over channels.",
         BARS,
     )
@@ -29,7 +30,7 @@ def units(results: Mapping[str, UnitInvariance]) -> Figure:
 
 def _units(result: UnitInvariance) -> Iterator[tuple[str, Dot]]:
     for change in result.changes:
-        unit = f"{change.what} × 2^{change.power}"
+        unit = f"{change.what} × 2{str(change.power).translate(_RAISED)}"
         yield f"R²: {unit}", change.reward_loss
         yield f"skill: {unit}", change.state_loss
 
