@@ -154,6 +154,7 @@ def test_findings_come_first_the_worst_on_top_and_the_same_in_two_runs_once(exam
     nothing = findings_section({"sac": Autopsy(examined[0].subject, {}, {}, (), None)}, {})
     assert "nothing that calls for action" in nothing.paragraphs[0]
     assert nothing.notices == ()
+    assert findings_section({}, {"/gone": "x"}).paragraphs == ("No run could be examined.",)
 
 
 def test_names_from_outside_are_text_and_never_mathematics(examined, tmp_path):

@@ -61,7 +61,8 @@ def findings_section(runs: Mapping[str, Autopsy], failed: Mapping[str, str]) -> 
     if sound and notices:
         paragraphs.append(f"Nothing was found in {', '.join(sound)}.")
     modelled = {a.subject.config.dynamics is not None for a in runs.values()}
-    if modelled == {True}:
+    valued = any("critic_account" in autopsy.results for autopsy in runs.values())
+    if modelled == {True} and valued:
         paragraphs.append(
             "No run without a model is shown beside these: critics err by themselves, too, so"
             " compare with an autopsy of sac on this task before the model is blamed."
@@ -85,6 +86,8 @@ def findings_section(runs: Mapping[str, Autopsy], failed: Mapping[str, str]) -> 
 
 
 def _summary(notices: Sequence[Notice], runs: Mapping[str, Autopsy]) -> str:
+    if not runs:
+        return "No run could be examined."
     there = "1 run was" if len(runs) == 1 else f"{len(runs)} runs were"
     counts = [
         f"{n} {level if level == 'info' else level + 's' * (n > 1)}"

@@ -23,7 +23,8 @@ def units(results: Mapping[str, UnitInvariance]) -> Figure:
         Axis("usable R² or skill lost", marks=(0.0,)),
         "The same refit with rewards written in another unit, or channels (every second one in the"
         " inverse unit). The task is the same to the last bit, so anything but 0 (dashed) is the"
-        " model's doing; right of 0 it learned less. “R²” is of the reward, “skill” the mean over channels.",
+        " model's doing; right of 0 it learned less. “R²” is of the reward, “skill” the mean"
+        " over channels.",
         BARS,
     )
 
