@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from ftfl.types import Key
+from ftfl.types import Key, View
 
 Activation = Callable[[Array], Array]
 Init = Callable[[Key, tuple[int, ...]], Array]
@@ -61,6 +61,8 @@ class MLP(eqx.Module):
 
     layers: list[Linear]
     norms: list[LayerNorm]
+    view: View | None = eqx.field(static=True)
+    """How an agent's network looks at observations (``sac.seen``); None: as they are."""
 
     def __init__(
         self,
@@ -70,6 +72,7 @@ class MLP(eqx.Module):
         outputs: int,
         init: Init,
         layer_norm: bool = False,
+        view: View | None = None,
     ):
         sizes = [inputs, *hidden, outputs]
         keys = jax.random.split(key, len(sizes) - 1)
@@ -77,6 +80,7 @@ class MLP(eqx.Module):
             Linear(k, i, o, init) for k, i, o in zip(keys, sizes[:-1], sizes[1:], strict=True)
         ]
         self.norms = [LayerNorm(size) for size in hidden] if layer_norm else []
+        self.view = view
 
     def __call__(self, x: Float[Array, "I"], activation: Activation) -> Float[Array, "J"]:
         """One example."""
