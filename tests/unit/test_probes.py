@@ -44,7 +44,7 @@ def test_the_agent_sees_the_same_bits_at_every_level(task):
         assert seen.tobytes() == plain.tobytes()
     np.testing.assert_array_equal(rewards, wanted)
     told = spec.reward_fn(jnp.asarray(obs[:-1]), jnp.asarray(actions), jnp.asarray(obs[1:]))
-    np.testing.assert_allclose(told, rewards, rtol=2e-6)
+    np.testing.assert_allclose(told, rewards, rtol=2e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", probes.DIALS)
@@ -52,9 +52,11 @@ def test_a_dial_has_five_levels_that_all_differ_in_what_the_model_meets(name):
     levels = probes.DIALS[name].levels
     assert len(levels) >= 5
     assert sorted(levels) == list(levels)
-    # Of an episode that begins right of the goal, where the jump is.
-    met = [played(f"probe/{name}@{level:g}", seed=4)[1].tobytes() for level in levels]
-    assert len(set(met)) == len(levels)
+    met = {
+        b"".join(played(f"probe/{name}@{level:g}", seed)[1].tobytes() for seed in range(10))
+        for level in levels
+    }
+    assert len(met) == len(levels)
 
 
 def moments(task, steps=4_000):

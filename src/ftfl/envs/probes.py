@@ -26,8 +26,6 @@ SECONDS = 0.1
 TICK = 2.0**-12
 PUSH, DRAG = 2.0, 0.5
 """Acceleration at full action, and how much of the velocity is lost in a second."""
-NEAR, SLOW = 0.3, 1.0
-"""A position, and a velocity, at which half the reward is lost."""
 AMPLITUDE = 4.0
 """Of the carrier of ``autocorrelation``: most of what its channels show."""
 Level: TypeAlias = int | float
@@ -88,8 +86,8 @@ class Probe:
 
 
 def reward(state: Any) -> Any:
-    """1 at rest in the origin, less away from it: 1 / (1 + (x/0.3)² + v²), of states (..., 2)."""
-    return 1.0 / (1.0 + (state[..., 0] / NEAR) ** 2 + (state[..., 1] / SLOW) ** 2)
+    """Pay 0 at rest in the origin and less elsewhere: −(x² + v²/8)/4, of states (..., 2)."""
+    return -0.25 * (state[..., 0] ** 2 + 0.125 * state[..., 1] ** 2)
 
 
 def move(state: np.ndarray, action: float) -> np.ndarray:
