@@ -117,9 +117,7 @@ def cells(args: argparse.Namespace) -> Iterator[Cell]:
                 for algo in args.algos:
                     if args.doors:
                         if algo != "sac":
-                            yield from (
-                                Cell(dial, level, f"{algo}+{d}", seed) for d in args.doors
-                            )
+                            yield from (Cell(dial, level, f"{algo}+{d}", seed) for d in args.doors)
                     elif algo != "sac" or dial == "rest" or args.sac_at_levels:
                         yield Cell(dial, level, algo, seed)
 
@@ -188,7 +186,7 @@ def train(todo: list[Cell], out: Path, jobs: int | None, keep: bool) -> None:
 
 def main() -> None:
     """Read the options, skip what is done, run the rest."""
-    parser = argparse.ArgumentParser(description="Dose and response on probes (see the file's head)")
+    parser = argparse.ArgumentParser(description="Dose and response on probes")
     parser.add_argument("--dial", nargs="+", help=f"of {', '.join(LEVELS)} [all]")
     parser.add_argument("--levels", nargs="+", type=float, help="[those named in the task's code]")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
@@ -214,8 +212,12 @@ def main() -> None:
             workers.check_task(cell.config())  # before hours are spent
         seconds = float(np.median([r["seconds"] for r in rows])) if rows else SECONDS_A_RUN
         cores = len(workers.available_cores()[: args.jobs or None])
-        print(f"{len(todo)} of {len(asked)} runs to do, about {seconds:.0f} s each:"
-              f" {len(todo) * seconds / 3600 / cores:.1f} h on {cores} cores", flush=True)  # fmt: skip
+        hours = len(todo) * seconds / 3600 / cores
+        print(
+            f"{len(todo)} of {len(asked)} runs to do, about {seconds:.0f} s each: {hours:.1f} h on"
+            f" {cores} cores",
+            flush=True,
+        )
         if not args.plan:
             train(todo, Path(args.out), args.jobs, args.keep)
     except FtflError as error:
