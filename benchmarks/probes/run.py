@@ -48,7 +48,7 @@ LAST = 3
 KEPT = ("model/reward_r2", "model/reward_r2_averaged", "model/skill_over_persistence",
         "model/predicted_std_unit", "rollout/synthetic_reward_mean_reward",
         "rollout/real_reward_mean_reward", "agent/q_mean_scaled", "agent/temperature")  # fmt: skip
-SECONDS_A_RUN = 40.0
+SECONDS_A_RUN = 30.0
 """Where no run has been timed yet; see the README for what was measured."""
 
 
@@ -157,19 +157,23 @@ def train(todo: list[Cell], out: Path, jobs: int | None, keep: bool) -> None:
     pool = workers.Pool(jobs)
     waiting, begun, count = list(todo), {}, 0
     try:
-        while waiting or pool.poll():
+        while waiting or begun:
+            pool.poll()
             while waiting and len(pool.running) + len(pool.waiting) < len(pool.cores):
                 cell = waiting.pop(0)
                 made = run_dir(cell, out)
                 begun[cell] = made
-                pool.submit(made, cell.config())
-                pool.poll()
+                if workers.known_status(made).get("state") != "done":  # before it had its line
+                    pool.submit(made, cell.config())
+                    pool.poll()
             going = {run.path for run, _ in pool.running.values()}
             going |= {run.path for run in pool.waiting}
             for cell, made in [(c, m) for c, m in begun.items() if m.path not in going]:
                 del begun[cell]
                 count += 1
                 line = row(cell, made)
+                if line["state"] not in ("done", "failed"):
+                    continue  # stopped from outside: the next command goes on with it
                 RESULTS.parent.mkdir(exist_ok=True)
                 with open(RESULTS, "a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
