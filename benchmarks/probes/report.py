@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from run import LEVELS, SECONDS_A_RUN, read_rows
+from run import LEVELS, read_rows
 
 from ftfl.envs.probes import DIALS
 from ftfl.report.figures import draw
@@ -127,9 +127,8 @@ def main() -> None:
     seconds = sum(row["seconds"] or 0 for row in rows)
     failed = sum(row["state"] != "done" for row in rows)
     parts.append(
-        f"So far {len(rows)} runs, {failed} of them failed, {seconds / 3600:.1f} h of one core"
-        f" ({seconds / max(len(rows), 1):.0f} s a run"
-        + (f"; {SECONDS_A_RUN:.0f} s on an idle core)." if rows else ").")
+        f"So far {len(rows)} runs, {failed} of them failed, {seconds / 3600:.2f} h of wall clock;"
+        " seconds are upper bounds where the machine was shared."
     )
     for dial in LEVELS:
         turned = sorted({arm for d, _, arm in runs if d == dial})

@@ -49,7 +49,7 @@ KEPT = ("model/reward_r2", "model/reward_r2_averaged", "model/skill_over_persist
         "model/predicted_std_unit", "rollout/synthetic_reward_mean_reward",
         "rollout/real_reward_mean_reward", "agent/q_mean_scaled", "agent/temperature")  # fmt: skip
 SECONDS_A_RUN = 30.0
-"""Where no run has been timed yet; see the README for what was measured."""
+"""Of CPU, measured for MBPO and FTFL at rest, compilation included; until a run has been timed."""
 
 
 @dataclass(frozen=True)
