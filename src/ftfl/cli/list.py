@@ -41,10 +41,19 @@ def _tasks() -> dict[str, Any]:
 
 
 def _show_tasks(suites: Mapping[str, Sequence[str]]) -> None:
+    from ftfl.envs.probes import DIALS
+
     titles = {"dmc": "DeepMind Control", "gym": "Gymnasium"}
-    for suite, tasks in suites.items():
-        print(f"{titles.get(suite, suite)} ({len(tasks)} tasks)")
-        print(columns(tasks) + "\n")
+    for suite, title in titles.items():
+        print(f"{title} ({len(suites[suite])} tasks)")
+        print(columns(suites[suite]) + "\n")
+    print(f"Probes: one small task, and {len(DIALS)} dials that the agent never sees")
+    print(wrapped("the task itself: push a point mass to the origin", 2, 2, "probe/rest: "))
+    for name, dial in DIALS.items():
+        levels = ", ".join(f"{level:g}" for level in dial.levels)
+        text = f"{dial.summary}; LEVEL: {dial.level} ({levels})"
+        print(wrapped(text, 2, 2, f"probe/{name}@LEVEL: "))
+    print()
     print(
         wrapped(
             "Any other Gymnasium id works with sac as gym/ID. Your own environment is"

@@ -140,9 +140,10 @@ def single_act(state: SacState, config: Config) -> Callable[[np.ndarray, np.ndar
     layers = [(np.asarray(x.weight), np.asarray(x.bias)) for x in state.actor.layers]
     low, high = config.sac.log_std_min, config.sac.log_std_max
     squash = config.sac.log_std_map == "tanh"
+    view = state.actor.view
 
     def act(obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        x = obs
+        x = obs if view is None else view(obs)
         for weight, bias in layers[:-1]:
             x = np.maximum(x @ weight + bias, 0)
         out = x @ layers[-1][0] + layers[-1][1]

@@ -215,7 +215,7 @@ def make_learner(config: Config, spec: EnvSpec) -> Learner:
 
     def reset_agent(state: RunState) -> RunState:
         key = stream_key(state.key, Stream.AGENT_RESET, state.resets)
-        fresh = sac.init(key, spec.obs_dim, spec.act_dim, config.sac)
+        fresh = sac.init(key, spec.obs_dim, spec.act_dim, config.sac, spec.view)
         fresh = eqx.tree_at(lambda a: a.updates, fresh, state.agent.updates)
         return dataclasses.replace(
             state,

@@ -102,7 +102,9 @@ def init(config: Config, spec: EnvSpec, logged_rows: int = 0) -> RunState:
         synthetic = replay.empty(config.rollouts.capacity_rows, obs_dim, act_dim)
         memory = remember(config, obs_dim)
     return RunState(
-        agent=sac.init(stream_key(root, Stream.AGENT_INIT), obs_dim, act_dim, config.sac),
+        agent=sac.init(
+            stream_key(root, Stream.AGENT_INIT), obs_dim, act_dim, config.sac, spec.view
+        ),
         dynamics=model,
         # More rows than steps are never filled.
         real=replay.empty(min(config.replay_rows, config.steps + logged_rows), obs_dim, act_dim),

@@ -185,7 +185,8 @@ def critic_health(
         )
     rows = jax.tree.map(jnp.asarray, rows)
     fresh_key, policy_key = jax.random.split(key)
-    fresh = sac.init(fresh_key, rows.obs.shape[1], rows.action.shape[1], config)
+    size, act_dim, view = rows.obs.shape[1], rows.action.shape[1], agent.critic.view
+    fresh = sac.init(fresh_key, size, act_dim, config, view)
     layers, q, log_prob = _look(agent, rows, policy_key, config)
     fresh_layers, *_ = _look(fresh, rows, policy_key, config)
     q = np.asarray(q, np.float64)
@@ -249,7 +250,7 @@ def _forward(
     agent: SacState, rows: Transition, key: Key, config: SacConfig
 ) -> tuple[list[Array], Float[Array, "2 B"], Float[Array, "B"]]:
     """Hidden activations of both critics, their Q, and log π of one draw."""
-    x = jnp.concatenate([rows.obs, rows.action], axis=-1)
+    x = jnp.concatenate([sac.seen(agent.critic, rows.obs), rows.action], axis=-1)
     hidden = jax.vmap(_activations, in_axes=(0, None))
     _, log_prob = sac.policy(agent.actor, rows.obs, config).sample(key)
     return hidden(agent.critic, x), sac.q_values(agent.critic, rows.obs, rows.action), log_prob
