@@ -1,5 +1,6 @@
 """What `ftfl speed` counts and measures, on networks small enough to count by hand."""
 
+import contextlib
 import json
 
 import pytest
@@ -7,7 +8,9 @@ import pytest
 from ftfl.bench import flops
 from ftfl.bench.speed import measure
 from ftfl.cli import speed as verb
+from ftfl.envs.make import make_task
 from ftfl.errors import FtflError
+from ftfl.training import memory
 from helpers import tiny
 
 TASK = "envs_for_tests:make_lqr"
@@ -66,6 +69,19 @@ def test_precision_is_told_against_its_own_peak(capsys):
     assert update["share_of_matmul_peak"] == pytest.approx(
         update["gflops"] / found["matmul_peak_gflops"]["bf16"]
     )
+
+
+def test_quadruped_at_a_million_rows_stays_under_its_memory_limit():
+    """Both replays of 10⁶ and 10⁵ transitions: at most 1.2 GiB."""
+    from ftfl import presets
+
+    changes = {"steps": 1_000_000, "rollouts.per_step": 400, "rollouts.retention_steps": 250}
+    config = presets.build("dmc/quadruped-walk", "ftfl", "paper", changes)
+    with contextlib.closing(make_task(config.task)) as env:
+        assert config.rollouts.capacity_rows == 100_000
+        row = 4 * (78 + 12 + 1 + 78) + 1
+        assert memory.replay_bytes(config, env.spec) == 1_100_000 * row < 1.2 * 2**30
+        assert "1.2 GiB a run, 710 MiB of it replays" in memory.sentence(config, env.spec, 1)
 
 
 def test_more_processes_than_cores_is_one_sentence():

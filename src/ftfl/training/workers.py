@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ftfl.config import Config, from_dict, to_dict
+from ftfl.envs.spec import EnvSpec
 from ftfl.errors import FtflError, Stopped
 from ftfl.sinks.base import FailSoft, Sink
 from ftfl.store.listing import list_checkpoints, step_of
@@ -189,8 +190,8 @@ def prepare(configs: Sequence[Config], paths: Sequence[Path], argv: Sequence[str
     return made
 
 
-def check_task(config: Config) -> None:
-    """Fail before anything is written, and once rather than in every process.
+def check_task(config: Config) -> EnvSpec:
+    """Fail before anything is written, and once rather than in every process; the task's facts.
 
     Raises:
         FtflError: the task cannot be made, or does not go with the algorithm or the logged data.
@@ -203,6 +204,7 @@ def check_task(config: Config) -> None:
         require_compatible(config, env.spec)
         if config.init_replay is not None:
             load_logged(Path(config.init_replay), env.spec)
+        return env.spec
 
 
 def train_in_process(
