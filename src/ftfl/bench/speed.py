@@ -25,6 +25,7 @@ import numpy as np
 from ftfl import config as cfg
 from ftfl import replay
 from ftfl.bench import flops
+from ftfl.bench.peak import matmul_peak
 from ftfl.config import Config
 from ftfl.envs.make import make_task
 from ftfl.envs.spec import Environment
@@ -41,7 +42,6 @@ ROWS = 20_000
 """Real transitions in the replay while timing: random actions in the task."""
 _FEWER, _MORE = 10, 40
 """Model updates of the two refits whose difference is timed."""
-_PEAK_SIZES = (512, 1024)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class _Bench:
         self.learner = make_learner(config, env.spec)
         self.transition, rows = _play(env, 200)
         self.state = _filled(run_state.init(config, env.spec), rows)
-        self.peak = {name: _matmul_peak(name) for name in self._precisions()}
+        self.peak = {name: matmul_peak(name) for name in self._precisions()}
 
     def run(self) -> Speed:
         config = self.config
@@ -269,23 +269,6 @@ def _filled(state: RunState, rows: Transition) -> RunState:
     slots = np.arange(ROWS) % count
     batch = jax.tree.map(lambda x: jnp.asarray(x[slots]), rows)
     return dataclasses.replace(state, real=jax.jit(replay.insert)(state.real, batch))
-
-
-def _matmul_peak(precision: str) -> float:
-    """10⁹ operations a second of the best plain square matrix product."""
-    dtype = jnp.bfloat16 if precision == "bf16" else jnp.float32
-    best = 0.0
-    for size in _PEAK_SIZES:
-        a = jnp.ones((size, size), dtype)
-        product = jax.jit(lambda a, b: jax.lax.dot(a, b, preferred_element_type=jnp.float32))
-        product(a, a).block_until_ready()
-        taken = []
-        for _ in range(20):
-            start = time.perf_counter()
-            product(a, a).block_until_ready()
-            taken.append(time.perf_counter() - start)
-        best = max(best, 2 * size**3 / float(np.median(taken)) / 1e9)
-    return best
 
 
 def main(argv: Sequence[str]) -> int:

@@ -47,7 +47,7 @@ def _show_tasks(suites: Mapping[str, Sequence[str]]) -> None:
     for suite, title in titles.items():
         print(f"{title} ({len(suites[suite])} tasks)")
         print(columns(suites[suite]) + "\n")
-    print(f"Probes: one small task, and {len(DIALS)} dials that the agent never sees")
+    print(wrapped(f"Probes: one small task, and {len(DIALS)} dials that the agent never sees"))
     print(wrapped("the task itself: push a point mass to the origin", 2, 2, "probe/rest: "))
     for name, dial in DIALS.items():
         levels = ", ".join(f"{level:g}" for level in dial.levels)
