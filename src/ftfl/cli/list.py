@@ -48,11 +48,11 @@ def _show_tasks(suites: Mapping[str, Sequence[str]]) -> None:
         print(f"{title} ({len(suites[suite])} tasks)")
         print(columns(suites[suite]) + "\n")
     print(f"Probes: one small task, and {len(DIALS)} dials that the agent never sees")
-    print(wrapped("the task itself: push a point mass to the origin", 2, 2, "probe/rest: "))
+    print("  probe/rest\n" + wrapped("the task itself: push a point mass to the origin", 4))
     for name, dial in DIALS.items():
         levels = ", ".join(f"{level:g}" for level in dial.levels)
         text = f"{dial.summary}; LEVEL: {dial.level} ({levels})"
-        print(wrapped(text, 2, 2, f"probe/{name}@LEVEL: "))
+        print(f"  probe/{name}@LEVEL\n" + wrapped(text, 4))
     print()
     print(
         wrapped(
