@@ -47,7 +47,7 @@ def _show_tasks(suites: Mapping[str, Sequence[str]]) -> None:
     for suite, title in titles.items():
         print(f"{title} ({len(suites[suite])} tasks)")
         print(columns(suites[suite]) + "\n")
-    print(f"Probes: one small task, and {len(DIALS)} dials that the agent never sees")
+    print(f"Probes (one small task, {len(DIALS)} dials no agent sees)")
     print("  probe/rest\n" + wrapped("the task itself: push a point mass to the origin", 4))
     for name, dial in DIALS.items():
         levels = ", ".join(f"{level:g}" for level in dial.levels)
