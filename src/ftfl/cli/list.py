@@ -47,12 +47,12 @@ def _show_tasks(suites: Mapping[str, Sequence[str]]) -> None:
     for suite, title in titles.items():
         print(f"{title} ({len(suites[suite])} tasks)")
         print(columns(suites[suite]) + "\n")
-    print(wrapped(f"Probes: one small task, and {len(DIALS)} dials that the agent never sees"))
-    print(wrapped("the task itself: push a point mass to the origin", 2, 2, "probe/rest: "))
+    print(f"Probes (one small task, {len(DIALS)} dials no agent sees)")
+    print("  probe/rest\n" + wrapped("the task itself: push a point mass to the origin", 4))
     for name, dial in DIALS.items():
         levels = ", ".join(f"{level:g}" for level in dial.levels)
         text = f"{dial.summary}; LEVEL: {dial.level} ({levels})"
-        print(wrapped(text, 2, 2, f"probe/{name}@LEVEL: "))
+        print(f"  probe/{name}@LEVEL\n" + wrapped(text, 4))
     print()
     print(
         wrapped(
