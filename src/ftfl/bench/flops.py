@@ -16,10 +16,9 @@ def layers(sizes: Sequence[int]) -> int:
     return 2 * sum(i * o for i, o in itertools.pairwise(sizes))
 
 
-def training(sizes: Sequence[int], by_input: bool = False) -> int:
-    """One row forward and backward: two products more per layer, of the first layer's two only the
-    weight's, unless the gradient with respect to the input is wanted."""
-    return 3 * layers(sizes) - (0 if by_input else layers(sizes[:2]))
+def training(sizes: Sequence[int]) -> int:
+    """One row forward and backward: two products more per layer, of the first only the weight's."""
+    return 3 * layers(sizes) - layers(sizes[:2])
 
 
 def act(config: Config, obs_dim: int, act_dim: int) -> int:
