@@ -1,15 +1,25 @@
 """Strict numerics and run-time shape checks for every test, set before JAX is imported."""
 
 import os
+import shutil
+import tempfile
+
+# Most of the tests' time is compilation, and many compile the same programs: what one has compiled
+# the others read, in this process, in its siblings and in the runs they start. New for each
+# session, so that no test passes thanks to an earlier one.
+OWN_CACHE = "JAX_COMPILATION_CACHE_DIR" not in os.environ
+if OWN_CACHE:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ftfl-tests-xla-")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MUJOCO_GL", "disabled")
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "")
-    + " --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-).strip()
+SINGLE_THREADED = (os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false").strip()
+# Half the time of compiling is that of the fusion emitters, which most tests do not need. Only this
+# process goes without them: the runs that tests start get the flags that users' runs get.
+os.environ["XLA_FLAGS"] = SINGLE_THREADED + " --xla_cpu_use_fusion_emitters=false"
 
-from jaxtyping import install_import_hook
+from jaxtyping import install_import_hook  # noqa: E402
 
 # Annotations of shapes and dtypes are promises: beartype holds every function that touches arrays
 # to them. Not config, store and sinks: they refuse wrong types themselves, as tests check.
@@ -20,8 +30,16 @@ install_import_hook([f"ftfl.{room}" for room in ARRAY_ROOMS], "beartype.beartype
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+jax.devices()  # reads the flags
+os.environ["XLA_FLAGS"] = SINGLE_THREADED
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+def pytest_unconfigure():
+    if OWN_CACHE:  # the process that made it, which ends last
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -99,3 +99,8 @@ def equal_bits(a, b):
 
 def _plain(x):
     return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
+
+def compilations(function):
+    """How often one of a learner's functions was compiled."""
+    return getattr(function, "compiled", function)._cache_size()

@@ -18,7 +18,7 @@ import optax
 from jaxtyping import Array, Float
 
 from ftfl.config import Precision
-from ftfl.types import Key
+from ftfl.types import Key, View
 
 Activation = Callable[[Array], Array]
 Init = Callable[[Key, tuple[int, ...]], Array]
@@ -113,6 +113,8 @@ class MLP(eqx.Module):
 
     layers: list[Linear]
     norms: list[LayerNorm]
+    view: View | None = eqx.field(static=True)
+    """How an agent's network looks at observations (``sac.seen``); None: as they are."""
 
     def __init__(
         self,
@@ -122,6 +124,7 @@ class MLP(eqx.Module):
         outputs: int,
         init: Init,
         layer_norm: bool = False,
+        view: View | None = None,
     ):
         sizes = [inputs, *hidden, outputs]
         keys = jax.random.split(key, len(sizes) - 1)
@@ -129,6 +132,7 @@ class MLP(eqx.Module):
             Linear(k, i, o, init) for k, i, o in zip(keys, sizes[:-1], sizes[1:], strict=True)
         ]
         self.norms = [LayerNorm(size) for size in hidden] if layer_norm else []
+        self.view = view
 
     def __call__(
         self, x: Float[Array, "B I"], activation: Activation, precision: Precision = "float32"

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from ftfl.config import SacConfig
 from ftfl.nets import MLP, Optimiser, Precision, TanhNormal, orthogonal, stack
-from ftfl.types import Key, Metrics, Transition
+from ftfl.types import Key, Metrics, Transition, View
 
 
 class SacState(eqx.Module):
@@ -33,13 +33,20 @@ class SacState(eqx.Module):
     updates: Int[Array, ""]
 
 
-def init(key: Key, obs_dim: int, act_dim: int, config: SacConfig) -> SacState:
-    """Fresh networks and optimisers; the same key gives the same agent under every algorithm."""
+def init(
+    key: Key, obs_dim: int, act_dim: int, config: SacConfig, view: View | None = None
+) -> SacState:
+    """Fresh networks and optimisers; the same key gives the same agent under every algorithm.
+
+    With a ``view`` the agent sees that of an observation, and nothing else of it.
+    """
     actor_key, critic_key = jax.random.split(key)
-    actor = MLP(actor_key, obs_dim, config.hidden, 2 * act_dim, orthogonal)
+    size = obs_dim if view is None else view.dim
+    actor = MLP(actor_key, size, config.hidden, 2 * act_dim, orthogonal, view=view)
 
     def one_critic(k: Key) -> MLP:
-        return MLP(k, obs_dim + act_dim, config.hidden, 1, orthogonal, config.critic_layer_norm)
+        norm = config.critic_layer_norm
+        return MLP(k, size + act_dim, config.hidden, 1, orthogonal, norm, view)
 
     critic = stack(one_critic, critic_key, 2)
     log_temperature = jnp.log(jnp.float32(config.initial_temperature))
@@ -55,11 +62,16 @@ def init(key: Key, obs_dim: int, act_dim: int, config: SacConfig) -> SacState:
     )
 
 
+def seen(net: MLP, obs: Float[Array, "*B O"]) -> Float[Array, "*B P"]:
+    """What this network of an agent looks at of an observation."""
+    return obs if net.view is None else net.view(obs)
+
+
 def policy(
     actor: MLP, obs: Float[Array, "B O"], config: SacConfig, precision: Precision = "float32"
 ) -> TanhNormal:
     """π(·|s) for a batch of observations; only updates ask for another precision."""
-    mean, raw = jnp.split(actor(obs, jax.nn.relu, precision), 2, axis=-1)
+    mean, raw = jnp.split(actor(seen(actor, obs), jax.nn.relu, precision), 2, axis=-1)
     low, high = config.log_std_min, config.log_std_max
     if config.log_std_map == "tanh":
         log_std = low + 0.5 * (high - low) * (1.0 + jnp.tanh(raw))
@@ -75,7 +87,7 @@ def q_values(
     precision: Precision = "float32",
 ) -> Float[Array, "2 B"]:
     """Both critics' Q(s, a), in the agent's reward unit."""
-    x = jnp.concatenate([obs, action], axis=-1)
+    x = jnp.concatenate([seen(critic, obs), action], axis=-1)
     return jax.vmap(lambda net: net(x, jax.nn.relu, precision)[:, 0])(critic)
 
 

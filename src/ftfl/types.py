@@ -8,7 +8,7 @@ learned reward), ``N`` stored rows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
@@ -26,6 +26,25 @@ RewardFn: TypeAlias = Callable[
     [Float[Array, "*B O"], Float[Array, "*B A"], Float[Array, "*B O"]], Float[Array, "*B"]
 ]
 """``(obs, action, next_obs) -> reward`` in the unit the environment pays; same rules."""
+
+
+@runtime_checkable  # tests check annotations at run time
+class View(Protocol):
+    """What an agent sees of an observation: one pure function of it.
+
+    Replay, model and rollouts hold the whole observation; actor and critics look at it through
+    this. Applies to NumPy arrays and to JAX's, with any leading axes. Hashable, and equal by value:
+    it is part of a network's structure.
+    """
+
+    @property
+    def dim(self) -> int:
+        """Number of entries the agent sees."""
+        ...
+
+    def __call__(self, obs: Any) -> Any:
+        """Map (..., O) to (..., dim)."""
+        ...
 
 
 class Transition(NamedTuple):

@@ -103,6 +103,35 @@ def test_runs_stand_side_by_side_in_80_columns_findings_first(runs, monkeypatch)
     assert "reading" in err
 
 
+def test_a_report_is_written_where_the_runs_are_or_where_it_is_asked_for(runs, tmp_path):
+    status, out, err = call("autopsy", runs / "ftfl" / "seed_0", "--quick")
+    assert status == 0, err
+    default = runs / "ftfl" / "seed_0" / "autopsy.html"
+    assert out.splitlines()[-1].startswith("report: ")
+    page = default.read_text()
+    assert "Where these numbers come from" in page
+    assert page.index("What was found") < page.index("Reward fidelity")
+    default.unlink()
+    wanted = tmp_path / "deeper" / "a.html"
+    status, out, err = call(
+        "autopsy", runs / "sac" / "seed_0", "--quick", "--json", "--report", wanted
+    )
+    assert (status, json.loads(out)["report"]) == (0, str(wanted)), err
+    assert wanted.is_file()
+    assert not (runs / "sac" / "seed_0" / "autopsy.html").exists()
+
+
+def test_a_place_that_takes_no_report_is_said_before_anything_is_measured(runs, tmp_path):
+    status, out, err = call("autopsy", runs / "sac" / "seed_0", "--report", tmp_path)
+    assert (status, out) == (2, "")
+    assert err == f"ftfl: --report {tmp_path} is a folder: give the file that is to be written.\n"
+    (tmp_path / "file").write_text("")
+    status, out, err = call("autopsy", runs / "sac", "--report", tmp_path / "file" / "a.html")
+    assert (status, out) == (2, "")
+    assert "cannot write the report" in err
+    assert "reading" not in err
+
+
 def test_where_no_simulator_may_be_asked_the_rest_is_measured_and_said(runs):
     (run,) = examined(runs / "robot" / "seed_0")
     assert run["states"] is None

@@ -67,8 +67,11 @@ def test_list_tasks():
     assert "dmc/hopper-stand" in tasks["dmc"]
     assert "gym/Pendulum-v1" in tasks["gym"]
     assert not any("lqr" in task for task in tasks["dmc"])
-    shown = plain("list", "tasks").split()
-    assert set(tasks["dmc"] + tasks["gym"]) <= set(shown)
+    page = plain("list", "tasks")
+    assert set(tasks["dmc"] + tasks["gym"]) <= set(page.split())
+    dials = {task.partition("@")[0] for task in tasks["probe"]}
+    assert len(dials) == 10
+    assert all(f"{dial}@LEVEL" in page for dial in dials - {"probe/rest"})
 
 
 def test_list_algos():

@@ -343,8 +343,8 @@ DYNAMICS = [
     Mutant(
         "log-variance bounds swapped",
         "dynamics/ensemble.py",
-        "bound(raw, low, high))",
-        "bound(raw, high, low))",
+        "    return Gaussian(mean, bound(raw, low, high))",
+        "    return Gaussian(mean, bound(raw, high, low))",
         MODEL + "test_predictions_in_physical_units[residual-raw]",
     ),
     Mutant(
@@ -520,8 +520,8 @@ RANDOMNESS = [
     Mutant(
         "the same exploration at every step",
         "training/learn.py",
-        "stream_key(state.key, Stream.EXPLORE, state.env_steps)",
-        "stream_key(state.key, Stream.EXPLORE)",
+        "stream_key(key, Stream.EXPLORE, env_steps)",
+        "stream_key(key, Stream.EXPLORE)",
         PITFALLS + "test_no_moment_uses_the_key_of_another[explore]",
     ),
     Mutant(

@@ -21,7 +21,7 @@ class Slow(Lqr):
     replayable = True
 
     def step(self, action):
-        time.sleep(0.02)
+        time.sleep(0.04)
         return super().step(action)
 
 

@@ -15,7 +15,7 @@ from ftfl import config as cfg
 from ftfl import presets
 from ftfl.store.checkpoint import list_checkpoints
 from ftfl.store.rundir import RunDir
-from ftfl.training.workers import child_environment
+from ftfl.training.launch import child_environment
 from helpers import TINY
 
 HERE = Path(__file__).resolve().parent

@@ -1,5 +1,7 @@
 """The critic account against closed forms: what is put in wrong must come out, and nothing else."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -92,6 +94,29 @@ def test_a_critic_that_is_too_low_is_named_with_what_made_it_so(regulator, branc
     (finding,) = [f for f in result.findings() if f.name.startswith("critic-too")]
     assert finding.name == "critic-too-low"
     assert "most of it is the reward model" in finding.sentence
+
+
+def test_a_penalty_is_a_term_of_its_own_and_named_as_what_made_the_critic_low(regulator, branches):
+    # A critic that swallowed a penalty of 1 on every reward of an otherwise perfect model.
+    offset = -1.0 / (1 - regulator.discount)
+    model = dataclasses.replace(regulator_model(), penalty=lambda o, a: np.ones(len(o)))
+    paths, noise, _ = branches
+    for a in account(regulator.agent(offset), model, paths, noise).values():
+        parts = a.fit + a.reward + a.penalty + a.state
+        np.testing.assert_allclose(parts, a.value - a.truth, rtol=0, atol=1e-10)
+    result = critic_account(regulator.agent(offset), *branches, model=model)
+    parts = result.twins["smaller"].parts
+    assert parts["penalty"].value == pytest.approx(-(1 - 0.9**STEPS) / (1 - 0.9))
+    assert abs(parts["reward_model"].value) < 1e-12
+    assert near(parts["critic_fit"], 0)
+    (finding,) = [f for f in result.findings() if f.name.startswith("critic-too")]
+    assert (finding.name, finding.severity) == ("critic-too-low", "info")
+    assert "most of it is the penalty that the screen takes" in finding.sentence
+    assert "--rollouts.screening.std-penalty" in finding.advice
+    # Values that only a penalised policy can have are possible for it.
+    bare = critic_account(regulator.agent(offset), *branches, model=regulator_model())
+    low, lower = bare.possible[0], result.possible[0]
+    assert lower == pytest.approx(low - 1 / (1 - regulator.discount))
 
 
 def linear(slope_error=0.0):

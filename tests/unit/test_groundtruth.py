@@ -158,6 +158,15 @@ def test_without_time_it_stops_once_there_are_enough_and_says_how_many_were_left
     assert told[-1] == (100, 100)
 
 
+def test_what_is_left_when_time_runs_out_stands_for_the_whole_run():
+    subject = subject_of("envs_for_tests:make_simulated_lqr", 200, episode_steps=10)
+    found = visit(subject, np.arange(200), two_steps, seconds=0.0)
+    assert len(found.results) == MINIMUM_STATES
+    assert found.rows.tolist() == sorted(found.rows.tolist())
+    # not the oldest episodes, which a policy that had not learned yet made
+    assert subject.episode[found.rows].max() >= 5
+
+
 class Ending(gymnasium.Wrapper):
     """Ends at |x| > 0.6."""
 

@@ -54,7 +54,7 @@ def test_a_slow_channel_under_direct_prediction_is_attributed_to_the_target():
 @pytest.mark.slow
 def test_a_high_floor_is_attributed_to_the_floor_and_to_nothing_in_the_cells():
     rows = linear(1_000, (1, 1), 1.0, noise=0.05)
-    config = model("mbpo-unit", logvar_min=-2.0, **TRAINING)
+    config = model("mbpo-unit", logvar_min=-1.7, **TRAINING)
     found = attribution(rows, config, updates=UPDATES, only=("floor", "mean-reward", "cap"))
     reward, state = found.findings()
     assert state.name == "state-lost-by-floor"

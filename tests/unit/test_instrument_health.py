@@ -104,6 +104,31 @@ def test_a_critic_that_is_not_finite_is_beyond_its_bound():
     assert "critic-beyond-bound" in {f.name for f in found.findings()}
 
 
+def test_a_reward_that_is_in_none_of_the_rows_still_raises_the_bound():
+    agent = sac.init(jax.random.key(0), 4, 2, CONFIG)
+    near, far = (
+        critic_health(agent, few_rows(), CONFIG, jax.random.key(5), 0.5, largest)
+        for largest in (0.0, 100.0)
+    )
+    gain = 0.5 * (100.0 - float(np.abs(few_rows().reward).max())) / (1 - CONFIG.discount)
+    assert far.bound - near.bound == pytest.approx(gain, rel=1e-5)
+
+
+def test_a_large_output_layer_is_no_sign_of_failure():
+    """It grows with the size of true values."""
+    agent = sac.init(jax.random.key(0), 4, 2, CONFIG)
+    for layer, found in ((2, False), (1, True)):
+        grown = eqx.tree_at(
+            lambda c, i=layer: c.layers[i].weight,
+            agent.critic,
+            agent.critic.layers[layer].weight * 6,
+        )
+        told = critic_health(
+            dataclasses.replace(agent, critic=grown), few_rows(), CONFIG, jax.random.key(5)
+        )
+        assert ("critic-weights-grown" in {f.name for f in told.findings()}) == found
+
+
 def test_too_few_rows_are_refused():
     agent = sac.init(jax.random.key(0), 4, 2, CONFIG)
     few = jax.tree.map(lambda x: x[:63], few_rows())

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ftfl.errors import FtflError
-from ftfl.forensics.instruments.scales import elite_shares, target_scales
+from ftfl.forensics.instruments.elites import elite_cost, elite_shares
+from ftfl.forensics.instruments.scales import target_scales
 from ftfl.forensics.instruments.shares import fresh, reward_shares
 from ftfl.forensics.instruments.table import target_table
 from ftfl.forensics.rows import episodes, held_apart, in_order, ring_of
@@ -113,7 +114,21 @@ def test_the_largest_channel_decides_elites_and_meets_the_cap(dialled):
     assert np.argmax(dialled.elite_share) == 0
     assert dialled.near_cap[0] > 0.9
     assert dialled.held_out_rms[0] > dialled.cap_std[0]
-    assert {"elites-by-one-dimension", "uncertainty-capped"} <= {f.name for f in dialled.findings()}
+    assert "uncertainty-capped" in {f.name for f in dialled.findings()}
+
+
+@pytest.mark.parametrize(("cost", "found"), [(0.2, True), (0.05, False), (-0.1, False)])
+def test_one_output_may_decide_elites_where_that_costs_the_others_nothing(dialled, cost, found):
+    told = dataclasses.replace(dialled, elite_cost=cost).findings()
+    assert ("elites-by-one-dimension" in {f.name for f in told}) == found
+
+
+def test_elite_cost_is_what_the_other_outputs_pay():
+    squared = np.array([[1.0, 4.0, 0.0], [2.0, 2.0, 0.0], [3.0, 0.0, 0.0]])
+    # chosen by the first output; in the second, elites have 3 where a member has 2 on average
+    assert elite_cost(squared, np.array([0, 1]), 0) == pytest.approx(0.5)
+    assert elite_cost(squared, np.array([0, 1, 2]), 0) == 0
+    assert elite_cost(squared[:, [0, 2]], np.array([0]), 0) == 0
 
 
 def test_equal_scales_are_found_innocent():
@@ -121,7 +136,7 @@ def test_equal_scales_are_found_innocent():
     config = model("mbpo-unit")
     state, ring = fitted(rows, config)
     scales = target_scales(state, ring, HOLDOUT, jax.random.key(0), config)
-    assert {f.name for f in scales.findings()} <= {"elites-by-one-dimension"}
+    assert scales.findings() == []
     assert scales.trained.reward_step_over_std.value < 0.2
 
 

@@ -1,6 +1,9 @@
 """The loop: what it learns when, what it leaves behind, and what must not change learning."""
 
 import dataclasses
+import os
+import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,11 +16,11 @@ from ftfl.errors import FtflError
 from ftfl.store.checkpoint import latest_valid
 from ftfl.store.metrics_file import read_metrics, series
 from ftfl.store.rundir import RunDir
-from ftfl.training import saving
+from ftfl.training import saving, workers
 from ftfl.training import state as run_state
 from ftfl.training.evaluate import episode_seed, evaluate
 from ftfl.training.loop import Loop
-from helpers import equal_bits, tiny
+from helpers import compilations, equal_bits, tiny
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 TASK = "envs_for_tests:make_lqr"
@@ -50,7 +53,7 @@ def test_every_preset_trains_fifty_steps(algo, tmp_path):
         assert series(records, "model/updates_count")[1][-1] > 0
         assert series(records, "rollout/nonfinite_rows_count")[1].sum() == 0
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(loop.state.agent))
-    assert [getattr(loop.learner, f)._cache_size() for f in ("act", "observe", "learn")] == [1] * 3
+    assert [compilations(getattr(loop.learner, f)) for f in ("act", "observe", "learn")] == [1] * 3
     checkpoint, _ = latest_valid(loop.run_dir.checkpoints_path)
     restored, progress = saving.load(checkpoint, loop.config, loop.env.spec)
     assert equal_bits(restored, loop.state)
@@ -188,17 +191,26 @@ def test_logged_transitions_come_first(tmp_path):
     assert int(loop.state.agent.updates) == 30 * loop.config.sac.updates_per_step
 
 
-def in_units(path, algo, **changes):
-    """The records of a run in the task's own unit of reward, and of one in another."""
-    for unit in (1.0, 2.0**-10):
-        config = tiny(algo, TASK, task__reward_unit=unit, **changes)
-        run_dir = RunDir.create(path / f"run-{unit}", cfg.to_dict(config), {})
-        Loop(config, *(make_env(TASK, reward_unit=unit) for _ in range(2)), run_dir).run()
-        yield read_metrics(run_dir.metrics_path)
+def in_units(monkeypatch, path, algo, **changes):
+    """The records of a run in the task's own unit of reward, and of one in another.
+
+    In processes of their own: the promise is about the kernels that users get (see conftest.py).
+    """
+    places = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, places)))
+    configs = [tiny(algo, TASK, task__reward_unit=unit, **changes) for unit in (1.0, 2.0**-10)]
+    made = workers.prepare(configs, [path / "plain", path / "dialled"], [])
+    pool = workers.Pool()
+    for run in zip(made, configs, strict=True):
+        pool.submit(run)
+    while pool.poll():
+        time.sleep(0.1)
+    assert [run_dir.read_status()["state"] for run_dir in made] == ["done", "done"]
+    return [read_metrics(run_dir.metrics_path) for run_dir in made]
 
 
-def test_returns_are_in_the_tasks_own_unit(tmp_path):
-    plain, dialled = in_units(tmp_path, "sac")
+def test_returns_are_in_the_tasks_own_unit(monkeypatch, tmp_path):
+    plain, dialled = in_units(monkeypatch, tmp_path, "sac")
     drop = ("seconds", "time/")
     for x, y in zip(plain, dialled, strict=True):
         assert {k: v for k, v in x.items() if not k.startswith(drop)} == {
@@ -207,8 +219,8 @@ def test_returns_are_in_the_tasks_own_unit(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_the_model_says_of_rewards_is_in_the_tasks_own_unit(tmp_path):
-    plain, dialled = in_units(tmp_path, "ftfl", steps=45)
+def test_what_the_model_says_of_rewards_is_in_the_tasks_own_unit(monkeypatch, tmp_path):
+    plain, dialled = in_units(monkeypatch, tmp_path, "ftfl", steps=45)
     rewards = [name for name in plain[-1] if name.endswith("_reward")]
     rewards += [name for record in plain[:-1] for name in record if name.endswith("_reward")]
     assert {"model/reward_bias_reward", "rollout/synthetic_reward_mean_reward"} < set(rewards)
@@ -231,7 +243,7 @@ def test_nothing_compiles_twice(algo, tmp_path):
         changes |= {"rollouts__length": (40, 90, 1, 3), "rollouts__retention_steps": 10}
     learner = train(tmp_path / "run", algo, **changes).learner
     compiled = {
-        field.name: getattr(learner, field.name)._cache_size()
+        field.name: compilations(getattr(learner, field.name))
         for field in dataclasses.fields(learner)
     }
     once = {"explore", "act", "mode", "observe", "learn"} | ({"fit"} if algo == "ftfl" else set())

@@ -123,6 +123,13 @@ def test_states_whose_actions_all_pay_the_same_rank_nothing():
     assert ranking.regret.value == pytest.approx(1.0)  # 0 and 3 lost of 1.5
 
 
+def test_a_model_without_a_favourite_is_as_good_as_chance():
+    paid = np.array([9.0, 0.0, 0.0, 0.0])
+    ranking = rank([paid, paid], [np.zeros(4), np.zeros(4)], np.arange(2), 0)
+    assert ranking.regret.value == pytest.approx(1.0)  # the first action is no favourite
+    assert ranking.correlation.value == 0
+
+
 def test_a_reward_that_never_varied_is_said_and_nothing_else(rows):
     obs, action = rows
     model = model_of(lambda o, a: o, lambda o, a: o[:, 0])

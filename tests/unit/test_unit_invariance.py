@@ -7,43 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from driving import drive
 from ftfl import config as cfg
 from ftfl import presets
 from ftfl.envs.make import make_env
 from ftfl.errors import FtflError
 from ftfl.training import sentinels
 from ftfl.training import state as run_state
-from ftfl.training.evaluate import episode_seed
-from ftfl.training.learn import make_learner
-from ftfl.types import Transition
-from helpers import equal_bits, tiny
+from helpers import compilations, equal_bits, tiny
 
 MODELS = [name for name, p in presets.PRESETS.items() if p.changes.get("dynamics", "") is not None]
 LEARN_STEPS = 60
-
-
-def drive(config, steps, learner=None):
-    """The loop without files: explore, observe, refit when due, learn."""
-    env = make_env(config.task.name, reward_unit=config.task.reward_unit)
-    learner, state = learner or make_learner(config, env.spec), run_state.init(config, env.spec)
-    obs, episode = env.reset(episode_seed(config.seed, 0)), 0
-    for step in range(steps):
-        chosen = learner.explore(state) if step < config.warmup_steps else learner.act(state, obs)
-        action = np.asarray(chosen)
-        result = env.step(action)
-        row = Transition(obs, action, np.float32(result.reward), result.obs,
-                         np.bool_(result.terminated))  # fmt: skip
-        state = learner.observe(state, row)
-        obs = result.obs
-        if result.terminated or result.truncated:
-            episode += 1
-            obs = env.reset(episode_seed(config.seed, episode))
-        learning = step + 1 - config.warmup_steps
-        if learning >= 0:
-            if config.dynamics is not None and learning % config.dynamics.train_every == 0:
-                state, _ = learner.fit(state)
-            state, _ = learner.learn(state)
-    return learner, state
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +65,7 @@ def test_nothing_compiles_twice(runs, algo):
     learner, state = runs(algo)
     assert int(state.learn_steps) == LEARN_STEPS + 1
     counts = {
-        name: getattr(learner, name)._cache_size()
+        name: compilations(getattr(learner, name))
         for name in ("explore", "act", "observe", "learn", "fit")
     }
     wanted = dict.fromkeys(counts, 1) | ({"fit": 0} if algo == "sac" else {})

@@ -19,6 +19,7 @@ VERBS: dict[str, str] = {
     "diagnose": "predict what synthetic data will have trouble with, before training",
     "report": "make one report.html from any set of runs",
     "list": "list tasks, algos or metrics",
+    "speed": "measure what each part of a training step costs on this machine",
     "doctor": "check this machine, and a task of yours",
 }
 """Every verb is the module of its name in this folder, with ``run(argv) -> exit status``."""

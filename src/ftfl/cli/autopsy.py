@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from ftfl.cli.options import Parser, at_least
-from ftfl.cli.text import print_json
+from ftfl.cli.text import common_folder, print_json, wrapped
 from ftfl.errors import FtflError
+from ftfl.store.files import why
 
 if TYPE_CHECKING:
     from ftfl.forensics.autopsy import Autopsy
@@ -19,8 +21,8 @@ DESCRIPTION = """Say what synthetic data did to a run: findings first, then the 
 
 The simulator is taken back to real states of the run and asked what would have happened; states
 that do not come back exactly are left out and counted. Runs are only read, also while they train,
-and all that cannot be measured is said in a sentence. Several runs of a task are shown side by
-side."""
+and all that cannot be measured is said in a sentence. Several runs are shown side by side, here and
+in a report with figures: one HTML file that needs nothing else and fetches nothing."""
 
 QUICK_SECONDS = 100.0
 """For the simulator, all runs together; reading and computing take the rest of three minutes."""
@@ -32,6 +34,7 @@ def run(argv: Sequence[str]) -> int:
     from ftfl.training.resume import find_runs
 
     folders = [found.path for given in args.runs for found in find_runs(Path(given))]
+    report = _report_path(args.report, args.json, folders)
     found: list[Autopsy] = []
     failed: dict[str, str] = {}
     for folder in folders:
@@ -41,13 +44,43 @@ def run(argv: Sequence[str]) -> int:
             if len(folders) == 1:
                 raise
             failed[str(folder)] = str(error)
+    if found and report is not None:
+        from ftfl.report.autopsy import autopsy_report
+
+        autopsy_report(found, report, failed)
     if args.json:
-        print_json({"runs": [a.to_json() for a in found], "failed": failed})
+        written = str(report) if found and report is not None else None
+        print_json({"runs": [a.to_json() for a in found], "failed": failed, "report": written})
     else:
         from ftfl.cli.findings import show
 
         show(found, failed)
+        if found:
+            print(wrapped(f"report: {report}"))
     return 1 if failed else 0
+
+
+def _report_path(given: str | None, json: bool, folders: Sequence[Path]) -> Path | None:
+    """Where the report goes, checked before minutes are spent; ``--json`` alone writes none.
+
+    Raises:
+        FtflError: it cannot be written there.
+    """
+    if given is None and json:
+        return None
+    path = Path(given) if given else common_folder(folders) / "autopsy.html"
+    if path.is_dir():
+        raise FtflError(f"--report {path} is a folder: give the file that is to be written.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FtflError(f"cannot write the report {path}: {why(error)}.") from error
+    if not os.access(path.parent, os.W_OK):
+        raise FtflError(
+            f"cannot write the report {path}: its folder is read-only; name another file with"
+            " --report."
+        )
+    return path
 
 
 def _examine(folder: Path, step: int | None, quick: bool, runs: int) -> Autopsy:
@@ -115,6 +148,11 @@ def _parser() -> Parser:
     parser.add_argument(
         "--quick", action="store_true",
         help="a first look in under three minutes: fewer states, wider intervals",
+    )  # fmt: skip
+    parser.add_argument(
+        "--report", metavar="FILE.html",
+        help="where the report goes; replaced if it exists [autopsy.html in the folder the runs"
+        " have in common; with --json none is written unless it is named]",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser

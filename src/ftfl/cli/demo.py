@@ -12,15 +12,10 @@ from typing import Any
 import numpy as np
 
 from ftfl import presets
+from ftfl.cli.demo_report import demo_report
 from ftfl.cli.options import Parser, whole_number
 from ftfl.cli.running import finish, train
 from ftfl.config import Config
-from ftfl.report.curves import load_arms
-from ftfl.report.figures import learning_curves, metric_curves
-from ftfl.report.html import write_report
-from ftfl.report.parts import Section
-from ftfl.report.runs import provenance
-from ftfl.report.tables import difference_table, final_table
 from ftfl.sinks.table import print_summary
 from ftfl.store.metrics_file import read_metrics, series
 from ftfl.store.rundir import RunDir
@@ -88,7 +83,9 @@ def run(argv: Sequence[str]) -> int:
         print(f"\n{paragraph}", file=out)
     report = folder / "report.html"
     commands = go_on(folder, args.seeds, args.steps)
-    _report(report, groups, outcome, commands)
+    print("\nlooking inside the models …", file=out, flush=True)
+    first = {label: runs[0] for label, runs in groups.items()}
+    demo_report(report, groups, [*verdict(outcome), *LIMITS], DESCRIPTION, commands, first)
     print(f"\nreport: {report}", file=out)
     print("go on:\n  " + "\n  ".join(commands), file=out)
     if args.json:
@@ -255,46 +252,3 @@ def _free_folder() -> Path:
         number += 1
         folder = Path(f"runs/demo-{number}")
     return folder
-
-
-def _report(
-    path: Path,
-    groups: Mapping[str, Sequence[RunDir]],
-    outcome: Mapping[str, Mapping[str, Any]],
-    commands: Sequence[str],
-) -> None:
-    arms = load_arms(groups)
-    write_report(
-        path,
-        "ftfl demo: one dial, and synthetic data fails",
-        [
-            Section(
-                "What happened",
-                (*verdict(outcome), *LIMITS),
-                (learning_curves(arms),),
-                (final_table(arms),),
-            ),
-            Section(
-                "Inside the dynamics model",
-                ("Rewards are shown in the task's own unit, with the dial turned back.",),
-                (
-                    metric_curves(arms, "model/reward_r2"),
-                    metric_curves(
-                        arms,
-                        "rollout/synthetic_reward_std_reward",
-                        "Spread of synthetic rewards, and of real ones (dashed)",
-                        "rollout/real_reward_std_reward",
-                    ),
-                    metric_curves(
-                        arms,
-                        "rollout/synthetic_reward_mean_reward",
-                        "Mean synthetic reward, and mean real reward (dashed)",
-                        "rollout/real_reward_mean_reward",
-                    ),
-                ),
-            ),
-            Section("What differs between the arms", (DESCRIPTION,), (), (difference_table(arms),)),
-            Section("Go on from here", code=tuple(commands)),
-        ],
-        provenance(arms),
-    )

@@ -201,9 +201,9 @@ def jax_works() -> Row:
 
 def machine() -> Iterator[Row]:
     """Cores and memory; training runs one process per core."""
-    from ftfl.training.workers import available_cores
+    from ftfl.training.cores import available
 
-    cores = len(available_cores())
+    cores = len(available())
     yield Row("cores", "ok", f"{cores} usable: as many seeds train side by side")
     free = _free_memory()
     if free is None:

@@ -66,6 +66,11 @@ def policy_arrays(policy: Any) -> dict[str, np.ndarray]:
     Raises:
         FtflError: a weight is not finite.
     """
+    if policy.actor.view is not None:
+        raise FtflError(
+            f"a policy of {policy.spec.task} cannot be exported: it sees observations through the"
+            " probe's view, which is no part of policy.py; export one trained on another task."
+        )
     arrays: dict[str, np.ndarray] = {}
     for i, layer in enumerate(policy.actor.layers):
         arrays[f"weight_{i}"] = np.asarray(layer.weight)

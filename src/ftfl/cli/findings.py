@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ftfl.cli.text import width, wrapped
 from ftfl.forensics.autopsy import Autopsy
 from ftfl.forensics.evidence import Estimate
+from ftfl.forensics.listing import labels, listed, worse_half
 from ftfl.forensics.registry import INSTRUMENTS
 
 _CELL = 20
 _NAME = 38
-_DETAILS = ("names", "channels", "by_channel", "mean_twin", "doors", "changes")
-"""Left to ``--json``, as are all lists of lists."""
 
 
 def show(autopsies: Sequence[Autopsy], failed: Mapping[str, str]) -> None:
@@ -50,19 +48,6 @@ def _text(autopsies: Sequence[Autopsy], failed: Mapping[str, str]) -> Iterator[s
             " one. Rewards and values are in the task's own unit. --json has everything, channel by"
             " channel."
         )
-
-
-def labels(autopsies: Sequence[Autopsy]) -> list[str]:
-    """Short names that tell the runs apart: the variant, its seed if need be, its path at last."""
-    runs = [a.subject for a in autopsies]
-    for kind in (
-        [s.label for s in runs],
-        [f"{s.label}/{s.config.seed}" for s in runs],
-        [f"{s.label}/{s.config.seed}@{s.step}" for s in runs],
-    ):
-        if len(set(kind)) == len(kind):
-            return kind
-    return [str(s.path) for s in runs]
 
 
 def _head(name: str, autopsy: Autopsy) -> str:
@@ -111,7 +96,7 @@ def _title(name: str) -> str:
 def _numbers(autopsies: Sequence[Autopsy], names: Sequence[str]) -> Iterator[str]:
     for instrument in INSTRUMENTS:
         columns = [
-            dict(_flat(a.results[instrument.name].numbers()))
+            {name: number(value) for name, value in listed(a.results[instrument.name].numbers())}
             if instrument.name in a.results
             else {}
             for a in autopsies
@@ -128,46 +113,12 @@ def _numbers(autopsies: Sequence[Autopsy], names: Sequence[str]) -> Iterator[str
         yield ""
 
 
-def _flat(
-    numbers: Mapping[str, Any], prefix: str = "", names: Sequence[str] = ()
-) -> Iterator[tuple[str, str]]:
-    """Every number by its dotted name, as text; of one a channel, the median and the reward's."""
-    names = numbers.get("names", names)
-    for name, value in numbers.items():
-        if name in _DETAILS:
-            continue
-        label = f"{prefix}{name}".replace("_", " ")
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}: ", names)
-        elif isinstance(value, list):
-            yield from _listed(label, value, names)
-        elif isinstance(value, str):
-            yield label, value
-        elif value is not None:
-            yield label, number(value)
-
-
-def _listed(label: str, values: list[Any], names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    if not values or not isinstance(values[0], Estimate | float | int):
-        return
-    if names and len(values) in (len(names), len(names) - 1):
-        channels = [v.value if isinstance(v, Estimate) else float(v) for v in values]
-        known = sorted(v for v in channels[: len(names) - 1] if not math.isnan(v))
-        if known:
-            yield f"{label}, median", number(statistics.median(known))
-        if len(values) == len(names) and names[-1] == "reward":
-            yield f"{label}, reward", number(values[-1])
-    elif isinstance(values[0], Estimate):
-        for i in sorted({0, len(values) - 1}):
-            yield f"{label}, {i + 1}", number(values[i])
-
-
 def number(value: Any) -> str:
     """A number of three digits, with its interval's larger half if it has one."""
     if isinstance(value, Estimate):
         if math.isnan(value.value):
             return "–"
-        half = max(value.high - value.value, value.value - value.low)
+        half = worse_half(value)
         return f"{value.value:.3g} ± {'?' if math.isinf(half) else f'{half:.2g}'}"
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -41,10 +41,19 @@ def _tasks() -> dict[str, Any]:
 
 
 def _show_tasks(suites: Mapping[str, Sequence[str]]) -> None:
+    from ftfl.envs.probes import DIALS
+
     titles = {"dmc": "DeepMind Control", "gym": "Gymnasium"}
-    for suite, tasks in suites.items():
-        print(f"{titles.get(suite, suite)} ({len(tasks)} tasks)")
-        print(columns(tasks) + "\n")
+    for suite, title in titles.items():
+        print(f"{title} ({len(suites[suite])} tasks)")
+        print(columns(suites[suite]) + "\n")
+    print(f"Probes (one small task, {len(DIALS)} dials no agent sees)")
+    print("  probe/rest\n" + wrapped("the task itself: push a point mass to the origin", 4))
+    for name, dial in DIALS.items():
+        levels = ", ".join(f"{level:g}" for level in dial.levels)
+        text = f"{dial.summary}; LEVEL: {dial.level} ({levels})"
+        print(f"  probe/{name}@LEVEL\n" + wrapped(text, 4))
+    print()
     print(
         wrapped(
             "Any other Gymnasium id works with sac as gym/ID. Your own environment is"

@@ -31,6 +31,8 @@ ALIASES = {
     "rollouts.screen": "--screen",
 }
 """Shorter names for what is set most."""
+PRECISIONS = ("sac.precision", "dynamics.precision")
+"""What --precision stands for."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,6 +61,18 @@ class Parser(argparse.ArgumentParser):
             kind = "option" if wrong.startswith("-") else "argument"
             raise FtflError(f"unknown {kind} {wrong!r}: {hint}")
         return known
+
+
+class _SetAll(argparse.Action):
+    """One option for several fields."""
+
+    def __init__(self, names: Sequence[str], **kwargs: Any):
+        self.names = names
+        super().__init__(**kwargs)
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        for name in self.names:
+            setattr(namespace, name, values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +105,11 @@ def add_config_options(parser: argparse.ArgumentParser, config: Config) -> None:
     """Add an option for every field of ``config`` that has a value to change."""
     values = cfg.flatten(config)
     groups: dict[str, Any] = {}
+    precisions = [name for name in PRECISIONS if name in values]
+    parser.add_argument(
+        "--precision", action=_SetAll, names=precisions, default=_UNSET, metavar="float32|bf16",
+        help=f"sets {' and '.join(precisions)}",
+    )  # fmt: skip
     for name, field in fields().items():
         group_name = name.rpartition(".")[0]
         if name in NOT_OPTIONS or name not in values:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ftfl.cli.options import Parser
-from ftfl.cli.text import print_json, wrapped
+from ftfl.cli.text import common_folder, print_json, wrapped
 from ftfl.config import content_hash, from_dict
 from ftfl.errors import FtflError
 from ftfl.store.files import why
@@ -38,7 +37,7 @@ def run(argv: Sequence[str]) -> int:
     if not args.paths:
         raise FtflError("report needs at least one run directory, such as runs/*/ftfl/*.")
     runs = find_runs([Path(path) for path in args.paths])
-    out = Path(args.out) if args.out else _common(runs) / "report.html"
+    out = Path(args.out) if args.out else common_folder([run.path for run in runs]) / "report.html"
     if out.is_dir():
         raise FtflError(f"--out {out} is a folder: give the file that is to be written.")
     try:
@@ -100,7 +99,3 @@ def group(runs: Sequence[RunDir]) -> tuple[list[dict[str, Any]], list[str]]:
         )
         arm["seeds"].append(config.seed)
     return list(arms.values()), unreadable
-
-
-def _common(runs: Sequence[RunDir]) -> Path:
-    return Path(os.path.commonpath([run.path.resolve() for run in runs]))

@@ -14,7 +14,7 @@ from ftfl.cli.options import Parser, at_least
 from ftfl.config import Config
 from ftfl.sinks.console import read_statuses, watch
 from ftfl.store.rundir import RunDir
-from ftfl.training import grouping, workers
+from ftfl.training import cores, grouping, workers
 from ftfl.training.signals import SAVED_EXIT, catchable
 
 _REPEAT_SECONDS = 1.0
@@ -36,8 +36,8 @@ def train(
     Ctrl-C, SIGTERM or a closed terminal makes every run save itself and stop; once more, and they
     end at once.
     """
-    cores = workers.available_cores()[: jobs or None]
-    groups, accelerator = grouping.arrange(run_dirs, configs, together, len(cores))
+    at_once = len(cores.available()[: jobs or None])
+    groups, accelerator = grouping.arrange(run_dirs, configs, together, at_once)
     pool = workers.Pool(jobs, tensorboard, accelerator)
     for group in groups:
         pool.submit(*((run_dirs[i], configs[i]) for i in group))

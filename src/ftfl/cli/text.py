@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ftfl.store.files import plain
@@ -16,6 +18,11 @@ _NARROWEST, _WIDEST = 40, 120
 def print_json(content: Mapping[str, Any]) -> None:
     """One JSON object on one line of stdout; what is not finite becomes null."""
     print(json.dumps(plain(content, nonfinite_as_null=True)))
+
+
+def common_folder(paths: Sequence[Path]) -> Path:
+    """The innermost folder that holds all of these, or is the only one."""
+    return Path(os.path.commonpath([path.resolve() for path in paths]))
 
 
 def width() -> int:

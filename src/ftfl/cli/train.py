@@ -15,7 +15,7 @@ from ftfl.cli.running import add_process_options, finish, train
 from ftfl.config import FREE, Config
 from ftfl.errors import FtflError
 from ftfl.store.rundir import task_folder
-from ftfl.training import workers
+from ftfl.training import cores, memory, workers
 
 _LONGEST_NAME = 80
 
@@ -46,9 +46,11 @@ def run(argv: Sequence[str]) -> int:
     ]
     if len(set(args.seeds)) < len(args.seeds):
         raise FtflError(f"--seeds {' '.join(map(str, args.seeds))} names a seed twice.")
-    workers.check_task(configs[0])
+    spec = workers.check_task(configs[0])
     out = sys.stderr if args.json else sys.stdout
+    at_once = min(len(configs), args.jobs or len(configs), len(cores.available()))
     print("\n".join(presets.explain(configs[0])), file=out)
+    print(memory.sentence(configs[0], spec, at_once), file=out)
     label = args.name or _variant(args.algo, asked)
     if re.fullmatch(r"[\w.,+=-]+", label) is None or label.startswith("."):
         raise FtflError(

@@ -17,7 +17,7 @@ from ftfl.types import RewardFn, Step
 
 __all__ = ["EnvSpec", "Environment", "list_tasks", "make_env", "make_task", "require_termination"]
 
-SUITES = ("dmc", "gym")
+SUITES = ("dmc", "gym", "probe")
 
 
 def make_env(
@@ -28,7 +28,7 @@ def make_env(
     render: bool = False,
     step_limit_seconds: float | None = None,
 ) -> Guarded:
-    """Make ``dmc/hopper-stand``, ``gym/Hopper-v5`` or ``your_package.module:make_env``.
+    """Make ``dmc/hopper-stand``, ``gym/Hopper-v5``, ``probe/rest`` or ``your_module:make_env``.
 
     ``action_repeat`` applies each action that often, sums the rewards and stops at the end of the
     episode. ``reward_unit`` multiplies every reward (exactly, if it is a power of two). Pictures
@@ -88,8 +88,9 @@ def list_tasks() -> dict[str, list[str]]:
     """Names of all built-in tasks, by suite."""
     from ftfl.envs.dmc import list_dmc_tasks
     from ftfl.envs.gym import list_gym_tasks
+    from ftfl.envs.probes import list_probe_tasks
 
-    return {"dmc": list_dmc_tasks(), "gym": list_gym_tasks()}
+    return {"dmc": list_dmc_tasks(), "gym": list_gym_tasks(), "probe": list_probe_tasks()}
 
 
 def _load(task: str, render: bool) -> Adapter:
@@ -107,6 +108,10 @@ def _load(task: str, render: bool) -> Adapter:
         from ftfl.envs.gym import load_gym
 
         return load_gym(name, render)
+    if suite == "probe" and slash:
+        from ftfl.envs.probes import ProbeEnvironment
+
+        return ProbeEnvironment(name)
     if slash:
         raise FtflError(
             f"unknown suite {suite!r} in task {task!r}: suites are {', '.join(SUITES)}; your own "

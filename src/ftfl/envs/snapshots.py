@@ -132,13 +132,13 @@ class Snapshot:
 def lift_time_limit(env: object) -> Callable[[], None]:
     """Let an episode go on past the clock's end; calling what is returned puts the limit back.
 
-    The limits of dm_control and of Gymnasium's wrapper are lifted. An environment that counts by
-    itself still ends its episodes by itself.
+    The limits of dm_control, of Gymnasium's wrapper and of probes are lifted. An environment that
+    counts by itself still ends its episodes by itself.
     """
     lifted: list[tuple[Any, str, Any]] = []
     holder: Any = env
     while holder is not None:
-        if _is_of(holder, ("dm_control", "gymnasium.wrappers")):
+        if _is_of(holder, ("dm_control", "gymnasium.wrappers", "ftfl.envs.probes")):
             for name, unlimited in (("_step_limit", math.inf), ("_max_episode_steps", sys.maxsize)):
                 if name in vars(holder):
                     lifted.append((holder, name, vars(holder)[name]))

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from ftfl.errors import FtflError
-from ftfl.types import RewardFn, Step, TerminationFn
+from ftfl.types import RewardFn, Step, TerminationFn, View
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,9 @@ class EnvSpec:
     obs_low: tuple[float, ...] = ()
     """Declared bounds of each observation entry, which nobody enforces; empty: none declared."""
     obs_high: tuple[float, ...] = ()
+    view: View | None = None
+    """What the agent sees of an observation, where the model must predict more or otherwise than
+    the agent sees (`envs.probes`); None: all of it."""
 
 
 @runtime_checkable  # tests check annotations at run time

@@ -4,14 +4,16 @@ Along a branch s₀ a₀ r₀ s₁ a₁ … of the policy, with α frozen and
 V(s_t) = Q(s_t, a_t) − α log π(a_t|s_t):
 
     G = Σ_{t<T} γᵗ r_t − α Σ_{1≤t≤T} γᵗ log π(a_t|s_t) + γᵀ Q(s_T, a_T)          (the truth)
-    Q(s₀,a₀) − G = Σ_{t<T} γᵗ [ Q(s_t,a_t) − r̂_t − γV(ŝ_{t+1})                 (critic fit)
+    Q(s₀,a₀) − G = Σ_{t<T} γᵗ [ Q(s_t,a_t) − (r̂_t − p_t) − γV(ŝ_{t+1})         (critic fit)
                               + r̂_t − r_t                                      (reward model)
+                              − p_t                                            (penalty)
                               + γ (V(ŝ_{t+1}) − V(s_{t+1})) ]                  (next-state model)
 
 which telescopes on every single branch, to rounding. Entropy is paid from t = 1 on, as in the
-critic's own target. A terminated branch ends with V = 0; any other end is valued by the critic,
-with weight γᵀ, which is the share of its error that cannot be seen from here. V(ŝ) uses the noise
-that the policy had at the true next state, so that like is compared with like.
+critic's own target; p is what a screen takes from the reward (0 for most). A terminated branch ends
+with V = 0; any other end is valued by the critic, with weight γᵀ, which is the share of its error
+that cannot be seen from here. V(ŝ) uses the noise that the policy had at the true next state, so
+that like is compared with like.
 """
 
 from __future__ import annotations
@@ -44,11 +46,13 @@ class Account(NamedTuple):
     """Without a model: the whole Bellman error Q − r − γV(s′)."""
     reward: np.ndarray
     """NaN without a model, and where every imagined state of a step is not finite."""
+    penalty: np.ndarray
+    """0 where the screen takes nothing, NaN without a model."""
     state: np.ndarray
     left: np.ndarray
     """γᵀ where the branch was cut, 0 where it terminated."""
     bonus: np.ndarray
-    """Largest |α log π| met on the branch."""
+    """Largest |α log π| met on the branch, and with it the largest penalty."""
 
 
 def account(
@@ -103,18 +107,20 @@ def _account(
     accounts = {}
     for name, join in TWINS.items():
         q, entropy = join(seen.q), -agent.temperature * seen.log_prob
-        start = q[seen.start]
+        start, first = q[seen.start], seen.start - np.arange(count)
         q[seen.over], entropy[seen.over] = 0.0, 0.0
         value = (q + entropy)[seen.after]
         truth = total(seen.reward + discount * entropy[seen.after]) + seen.left * q[seen.end]
         fit = q[seen.before] - seen.reward - discount * value
-        reward = state = np.full(len(fit), np.nan)
+        reward = penalty = state = np.full(len(fit), np.nan)
+        bonus = np.maximum.reduceat(np.abs(entropy), seen.start)
         if told is not None:
             imagined = told.value(join, agent.temperature)
-            fit = q[seen.before] - told.reward - discount * imagined
-            reward, state = told.reward - seen.reward, discount * (imagined - value)
-        bonus = np.maximum.reduceat(np.abs(entropy), seen.start)
-        parts = total(fit), total(reward), total(state)
+            fit = q[seen.before] - (told.reward - told.penalty) - discount * imagined
+            reward, penalty = told.reward - seen.reward, -told.penalty
+            state = discount * (imagined - value)
+            bonus = bonus + np.maximum.reduceat(np.abs(told.penalty), first)
+        parts = total(fit), total(reward), total(penalty), total(state)
         accounts[name] = Account(start, truth, *parts, seen.left, bonus)
     return accounts
 
@@ -181,7 +187,9 @@ class _Told(NamedTuple):
     """What the model says of each step, (M − n, …)."""
 
     reward: np.ndarray
-    """Expected over elites."""
+    """Expected over elites, before a screen takes anything."""
+    penalty: np.ndarray
+    """What the screen takes."""
     q: np.ndarray
     """(…, K, 2): both critics at each elite's draw of the next observation."""
     log_prob: np.ndarray
@@ -210,6 +218,7 @@ def _imagine(agent: Agent, model: WorldModel, seen: _Seen, generator: np.random.
     then, log_prob = agent.act(flat, np.repeat(seen.noise[seen.after], elites, axis=0))
     return _Told(
         reward=reward,
+        penalty=np.zeros(rows) if model.penalty is None else model.penalty(obs, action),
         q=agent.q(flat, then).astype(np.float64).reshape(rows, elites, 2),
         log_prob=log_prob.astype(np.float64).reshape(rows, elites),
         over=drawn.terminated,

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from ftfl.errors import FtflError
+from ftfl.forensics import penalties
 from ftfl.forensics.audit import Truth
 from ftfl.forensics.evidence import Finding, Numbers, Result, by_severity, plain
 from ftfl.forensics.registry import INSTRUMENTS, Examination, Instrument, Told, nobody
@@ -89,6 +90,9 @@ def examine(
             unmeasured[instrument.name] = str(error)
     truth = x.truth if x.has_truth else None
     notes = list(subject.damage) if truth is None else [*subject.damage, *truth.notes]
+    screened = penalties.note(subject.config)
+    if screened is not None:
+        notes.append(screened)
     if not x.has_truth and "rollout_error" in results:
         notes.append("rollout error was measured on stored actions, for no simulator can be asked")
     return Autopsy(subject, results, unmeasured, tuple(notes), truth)

@@ -121,7 +121,7 @@ def rank(
         a, b = (x - x.mean() for x in (_ranks(r), _ranks(told)))
         spread = np.sqrt((a @ a) * (b @ b))
         correlations.append(float(a @ b / spread) if spread > 0 else 0.0)
-        losses.append((r.max() - r[np.argmax(told)], r.max() - r.mean()))
+        losses.append((r.max() - r[told == told.max()].mean(), r.max() - r.mean()))
         kept.append(clusters[index])
 
     def ratio(means: np.ndarray) -> np.ndarray:

@@ -107,12 +107,15 @@ def visit(
         )
     walk = _Walk(subject, seconds, told, len(rows))
     with contextlib.closing(make_task(subject.config.task)) as env:
-        for index in dict.fromkeys(subject.episode[np.asarray(rows, int)].tolist()):
+        # In random order: what is left when time runs out must stand for the whole run.
+        indices = np.unique(subject.episode[np.asarray(rows, int)])
+        for index in np.random.default_rng(_DOMAIN).permutation(indices).tolist():
             mine = [int(r) for r in rows if subject.episode[r] == index]
             walk.through(env, subject.episodes[index], mine, work)
+    order = np.argsort(walk.rows, kind="stable")
     return Visit(
-        tuple(walk.results), np.array(walk.rows, int), dict(walk.dropped), walk.method,
-        tuple(walk.notes),
+        tuple(walk.results[i] for i in order), np.array(walk.rows, int)[order],
+        dict(walk.dropped), walk.method, tuple(walk.notes),
     )  # fmt: skip
 
 

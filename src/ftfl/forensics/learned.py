@@ -69,6 +69,9 @@ class WorldModel:
     """K"""
     outputs: int
     """D: observation entries, and the reward if it is learned."""
+    penalty: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    """(obs (N, O), action (N, A)) → what the run's screen takes from the rewards of these rows
+    (N,); None where it takes nothing."""
 
     def noise(self, generator: np.random.Generator, rows: int) -> np.ndarray:
         """Standard normal noise for ``rows`` rows."""
@@ -98,8 +101,13 @@ def make_agent(state: SacState, config: Config) -> Agent:
     )
 
 
-def make_world_model(state: DynamicsState, config: Config, spec: EnvSpec) -> WorldModel:
-    """The functions of a dynamics model's state."""
+def make_world_model(
+    state: DynamicsState,
+    config: Config,
+    spec: EnvSpec,
+    penalty: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> WorldModel:
+    """The functions of a dynamics model's state, with what the screen takes (``penalties``)."""
     assert config.dynamics is not None
     outputs, elites = int(state.statistics.target.mean.shape[0]), int(state.elites.shape[0])
     unit = config.task.reward_unit
@@ -110,7 +118,7 @@ def make_world_model(state: DynamicsState, config: Config, spec: EnvSpec) -> Wor
         told = batched(functools.partial(_imagine, state, config, spec), obs, action, noise)
         return Imagined(told[0], told[1] / unit, told[2], told[3] / unit)
 
-    return WorldModel(imagine, elites, outputs)
+    return WorldModel(imagine, elites, outputs, penalty)
 
 
 def expected_reward(
@@ -132,9 +140,10 @@ def single_act(state: SacState, config: Config) -> Callable[[np.ndarray, np.ndar
     layers = [(np.asarray(x.weight), np.asarray(x.bias)) for x in state.actor.layers]
     low, high = config.sac.log_std_min, config.sac.log_std_max
     squash = config.sac.log_std_map == "tanh"
+    view = state.actor.view
 
     def act(obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        x = obs
+        x = obs if view is None else view(obs)
         for weight, bias in layers[:-1]:
             x = np.maximum(x @ weight + bias, 0)
         out = x @ layers[-1][0] + layers[-1][1]

@@ -25,7 +25,7 @@ from ftfl.forensics.instruments.targets import residual_or_direct
 from ftfl.forensics.instruments.units import unit_invariance
 from ftfl.forensics.instruments.variance import model_variance
 from ftfl.forensics.learned import WorldModel
-from ftfl.forensics.rows import select, thinned
+from ftfl.forensics.rows import evenly, select, thinned
 from ftfl.forensics.subject import Subject
 from ftfl.types import Key
 
@@ -132,10 +132,11 @@ def _scales(x: Examination) -> Result:
 
 
 def _variance(x: Examination) -> Result:
-    which, _ = x.unseen
-    rows = thinned(select(x.subject.rows, which), _MOST_ROWS)
-    spec = x.subject.spec
-    return model_variance(x.state, rows, x.config, spec.obs_names, spec.reward_fn)
+    subject, spec = x.subject, x.subject.spec
+    which, unseen = x.unseen
+    which = evenly(which, _MOST_ROWS)
+    rows, clusters = select(subject.rows, which), subject.episode[which]
+    return model_variance(x.state, rows, x.config, spec.obs_names, spec.reward_fn, clusters, unseen)
 
 
 def _reward(x: Examination) -> Result:
@@ -193,7 +194,13 @@ def _health(x: Examination) -> Result:
     config = x.subject.config
     rows = thinned(x.subject.rows, _MOST_ROWS)
     agent = x.subject.state.agent
-    return critic_health(agent, rows, config.sac, x.key, config.agent_reward_scale)
+    # A sparse reward may be in none of the rows that are left.
+    largest = float(np.abs(x.subject.rows.reward).max())
+    penalty = None if x.subject.model is None else x.subject.model.penalty
+    if penalty is not None:
+        taken = penalty(np.asarray(rows.obs), np.asarray(rows.action))
+        largest += float(np.abs(taken).max()) * x.subject.unit
+    return critic_health(agent, rows, config.sac, x.key, config.agent_reward_scale, largest)
 
 
 def _units(x: Examination) -> Result:

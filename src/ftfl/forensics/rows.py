@@ -72,6 +72,11 @@ def holdout(ring: Replay, split: Split) -> Transition:
 def thinned(rows: Transition, most: int) -> Transition:
     """At most so many rows, spread evenly over time; neighbours are then no longer neighbours."""
     count = rows.reward.shape[0]
-    if count <= most:
-        return rows
-    return select(rows, np.linspace(0, count - 1, most).round().astype(np.int64))
+    return rows if count <= most else select(rows, evenly(np.arange(count), most))
+
+
+def evenly(which: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of these indices, spread evenly over them."""
+    if len(which) <= most:
+        return which
+    return which[np.linspace(0, len(which) - 1, most).round().astype(np.int64)]

@@ -17,6 +17,7 @@ from ftfl.envs.spec import EnvSpec
 from ftfl.errors import FtflError
 from ftfl.forensics.episodes import Episode, find_episodes
 from ftfl.forensics.learned import Agent, WorldModel, make_agent, make_world_model
+from ftfl.forensics.penalties import make_penalty
 from ftfl.forensics.rows import in_order
 from ftfl.replay import Split
 from ftfl.rollouts.generate import kept_rows
@@ -97,7 +98,8 @@ class Subject:
         state = self.state.dynamics
         if state is None or int(state.refits) == 0:
             return None
-        return make_world_model(state, self.config, self.spec)
+        penalty = make_penalty(self.state, self.config, self.spec.obs_dim)
+        return make_world_model(state, self.config, self.spec, penalty)
 
     @cached_property
     def synthetic(self) -> Transition | None:

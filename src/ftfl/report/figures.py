@@ -1,48 +1,23 @@
-"""Curves as SVG: every seed a thin line, the mean a thick one, nothing drawn that was not run.
-
-Matplotlib is imported when the first figure is drawn, used without its global state (no pyplot)
-and with its own defaults instead of the user's, so that equal runs give equal bytes.
-"""
+"""Curves as SVG: every seed a thin line, the mean a thick one, nothing drawn that was not run."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ftfl.errors import unknown
 from ftfl.report.curves import Arm, MeanCurve, Seed, mean_curve
+from ftfl.report.drawing import draw, thousands, ticks
 from ftfl.report.intervals import METHOD, SMALLEST_BAND
 from ftfl.report.parts import Figure, LegendEntry
-from ftfl.report.styles import GRID, INK, STYLES, slots, themed
+from ftfl.report.styles import STYLES, slots
 from ftfl.store.metrics import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_SIZE_INCHES = (4.1, 2.75)
-# Small sheet, large letters: on a phone, 360 pixels wide, they are still 10 pixels high.
-_SETTINGS: dict[str, Any] = {
-    "font.size": 9.5,
-    "axes.titlesize": 9.5,
-    "axes.edgecolor": INK,
-    "axes.linewidth": 0.7,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "ftfl",
-    "text.color": INK,
-    "axes.titlecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
 _MANY_POINTS = 40
 _FEW_POINTS = 12
 
@@ -53,41 +28,6 @@ _TITLES = {
     "agent/q_mean_scaled": "Value estimates of the critics",
     "rollout/synthetic_reward_mean_reward": "Synthetic against real rewards",
 }
-
-
-def draw(paint: Callable[[Axes], None]) -> str:
-    """One pair of axes as a self-contained SVG document; ``paint`` fills them in.
-
-    No text from outside may be painted: Matplotlib would read ``$`` in it as mathematics, and it
-    could not be wrapped. Names of arms belong in ``Figure.legend``.
-    """
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure as Sheet
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_SETTINGS)  # pyright: ignore[reportCallIssue, reportArgumentType]
-        sheet = Sheet(figsize=_SIZE_INCHES, layout="constrained")
-        FigureCanvasSVG(sheet)
-        axes = sheet.add_subplot()
-        axes.grid(True, axis="y")
-        axes.set_axisbelow(True)
-        axes.patch.set_visible(False)
-        sheet.patch.set_visible(False)
-        paint(axes)
-        target = io.StringIO()
-        sheet.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
-    return themed(_rounded(target.getvalue()))
-
-
-def _rounded(svg: str) -> str:
-    """Coordinates to a hundredth of a point: half the bytes, and no rounding noise in them."""
-
-    def shorten(match: re.Match[str]) -> str:
-        return re.sub(r"(\.\d\d)\d+", r"\1", match[0])
-
-    return re.sub(r' (?:d|x|y|transform)="[^"]*"', shorten, svg)
 
 
 def learning_curves(
@@ -255,22 +195,9 @@ def _frame(axes: Axes, what: str) -> None:
     axes.autoscale_view()
     axes.set_title(what)
     axes.set_xlabel("environment steps")
-    axes.xaxis.set_major_locator(_ticks())
-    axes.xaxis.set_major_formatter(_thousands)
-    axes.yaxis.set_major_locator(_ticks())
-
-
-def _ticks() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10])
-
-
-def _thousands(value: float, _position: float) -> str:
-    for size, letter in ((1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:g}{letter}"
-    return f"{value:g}"
+    axes.xaxis.set_major_locator(ticks())
+    axes.xaxis.set_major_formatter(thousands)
+    axes.yaxis.set_major_locator(ticks())
 
 
 def _count(arm: Arm, metric: str) -> str:

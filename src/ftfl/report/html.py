@@ -15,7 +15,7 @@ from typing import Any
 
 from ftfl.errors import FtflError
 from ftfl.report.page import style_sheet
-from ftfl.report.parts import Cell, Figure, LegendEntry, Section, Table
+from ftfl.report.parts import Cell, Figure, LegendEntry, Notice, Section, Table
 from ftfl.report.styles import STYLES
 from ftfl.store.files import why
 
@@ -99,6 +99,7 @@ def _contents(sections: Sequence[Section], provenance: bool) -> list[str]:
 def _section(section: Section, name: str, figures_before: int) -> str:
     lines = [f'<section id="{name}">', f"<h2>{_text(section.title)}</h2>"]
     lines += [f"<p>{_text(paragraph)}</p>" for paragraph in section.paragraphs]
+    lines += [_notice(notice) for notice in section.notices]
     if section.figures:
         lines.append('<div class="figures">')
         for number, figure in enumerate(section.figures, start=figures_before + 1):
@@ -108,6 +109,18 @@ def _section(section: Section, name: str, figures_before: int) -> str:
     lines += [f"<pre>{_text(code)}</pre>" for code in section.code]
     lines.append("</section>")
     return "\n".join(lines)
+
+
+def _notice(notice: Notice) -> str:
+    lines = [
+        f'<article class="notice {_text(notice.level)}">',
+        f"<h3><span>{_text(notice.level)}</span> {_text(notice.title)}"
+        f" <small>{_text(notice.where)}</small></h3>",
+        *(f"<p>{_text(paragraph)}</p>" for paragraph in notice.paragraphs),
+    ]
+    if notice.facts:
+        lines.append(_facts(dict(notice.facts)))
+    return "\n".join([*lines, "</article>"])
 
 
 def _figure(figure: Figure, number: int) -> str:

@@ -17,10 +17,10 @@ def style_sheet() -> str:
 
 _SHEET = """
 :root { color-scheme: light dark; --ink: INK; --soft: #565b63; --paper: #ffffff; --card: #f6f7f8;
-  --grid: GRID; --alert: #a8200d; LIGHT }
+  --grid: GRID; --alert: #a8200d; --warn: #8a5a00; LIGHT }
 @media screen and (prefers-color-scheme: dark) {
   :root { --ink: #e7e9ec; --soft: #a5abb4; --paper: #15171a; --card: #1d2024; --grid: #3a3f46;
-    --alert: #ff8d7c; DARK }
+    --alert: #ff8d7c; --warn: #f0b95a; DARK }
 }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
@@ -35,6 +35,16 @@ a { color: inherit; }
 nav ol { margin: 0; padding-left: 1.25rem; }
 .figures { display: grid; gap: 1rem; margin: 1rem 0; align-items: start;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); }
+.notice { max-width: 46rem; margin: .75rem 0; padding: .6rem .9rem .7rem; background: var(--card);
+  border-left: .3rem solid var(--mark, var(--soft)); border-radius: .25rem; }
+.notice.failure { --mark: var(--alert); }
+.notice.warning { --mark: var(--warn); }
+.notice h3 { font-size: 1rem; line-height: 1.35; margin: 0; }
+.notice h3 span { color: var(--mark, var(--soft)); }
+.notice h3 span::after { content: ":"; }
+.notice h3 small { display: inline; font-weight: 400; }
+.notice p { margin: .3rem 0 0; }
+.notice dl { margin: .5rem 0 0; }
 figure { margin: 0; padding: .75rem; background: var(--card); border-radius: .4rem; min-width: 0;
   max-width: 34rem; }
 figure h3, caption { font-size: 1rem; font-weight: 600; line-height: 1.3; text-align: left; }
@@ -85,7 +95,7 @@ dd { margin: 0; min-width: 0; }
   html { font-size: 9pt; }
   body { padding: 0; max-width: none; }
   figure, pre { border: 1px solid var(--grid); }
-  figure, tr { break-inside: avoid; }
+  figure, tr, .notice { break-inside: avoid; }
   h2, h3, caption { break-after: avoid; }
   .figures { grid-template-columns: 1fr 1fr; gap: 4mm; }
   table { font-size: 8pt; }

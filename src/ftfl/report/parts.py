@@ -51,6 +51,19 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Notice:
+    """Something that was found, as a reader needs it: how bad, where, what, why, and what to do."""
+
+    level: str
+    """``failure``, ``warning`` or ``info``, the classes of the style sheet."""
+    title: str
+    where: str
+    paragraphs: tuple[str, ...]
+    facts: tuple[tuple[str, str], ...] = ()
+    """Named sentences below."""
+
+
+@dataclass(frozen=True)
 class Section:
     """A headed part of a report, drawn in the order of its fields."""
 
@@ -60,3 +73,5 @@ class Section:
     tables: tuple[Table, ...] = ()
     code: tuple[str, ...] = ()
     """Commands or listings, kept line by line."""
+    notices: tuple[Notice, ...] = ()
+    """Drawn below the paragraphs."""

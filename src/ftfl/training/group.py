@@ -21,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ftfl.config import Config
 from ftfl.envs.spec import EnvSpec
 from ftfl.errors import FtflError
-from ftfl.training.learn import Learner, compiled, each, functions
+from ftfl.training.learn import Learner, compiled, functions
 from ftfl.training.loop import Loop
 from ftfl.training.seat import STATELESS, Name, Request, call
 from ftfl.training.state import RunState
@@ -50,7 +50,8 @@ def make_group_learner(config: Config, spec: EnvSpec, mesh: Mesh | None = None) 
             )
         return compiled(batched, name)
 
-    return each(functions(config, spec, axis=_SEEDS), over_seeds)
+    written = functions(config, spec, axis=_SEEDS)
+    return Learner(**{name: over_seeds(name, function) for name, function in written.items()})
 
 
 def mesh_for(seeds: int, devices: Sequence[Any] | None = None) -> Mesh | None:

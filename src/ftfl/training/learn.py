@@ -26,7 +26,7 @@ from ftfl.rollouts import registry
 from ftfl.rollouts.generate import Ends, generate, mixed_batch, usable_rows
 from ftfl.rollouts.lookahead import look_ahead
 from ftfl.training import exploration, sentinels, updates
-from ftfl.training.state import RunState, Stream, stream_key
+from ftfl.training.state import RunState, Stream, stream_key, with_parts
 from ftfl.types import Metrics, Transition
 
 
@@ -50,6 +50,38 @@ class Learner:
     """Fresh networks and optimisers under a fresh key; replay and model stay."""
 
 
+@dataclass(frozen=True)
+class _OfParts:
+    """A compiled function that is given only the parts of a state it needs.
+
+    What is called at every step: handing over the hundred arrays of a whole state takes longer than
+    the work itself.
+    """
+
+    compiled: Any
+    parts: Callable[[RunState], tuple[Any, ...]]
+
+    def __call__(self, state: RunState, *rest: Any) -> Any:
+        return self.compiled(*self.parts(state), *rest)
+
+
+@dataclass(frozen=True)
+class _Observe:
+    """The same for the parts that a transition changes."""
+
+    compiled: Any
+
+    def __call__(self, state: RunState, transition: Transition) -> RunState:
+        touched = {k: getattr(state, k) for k in ("real", "env_steps", "mismatches", "alarms")}
+        return with_parts(state, self.compiled(touched, transition))
+
+
+_READS: dict[str, Callable[[RunState], tuple[Any, ...]]] = {
+    "explore": lambda s: (s.key, s.env_steps),
+    "act": lambda s: (s.agent.actor, s.key, s.env_steps),
+}
+
+
 def require_compatible(config: Config, spec: EnvSpec) -> None:
     """Refuse an algorithm that needs of a task what it does not say."""
     if config.dynamics is None:
@@ -68,22 +100,26 @@ def require_compatible(config: Config, spec: EnvSpec) -> None:
 
 def make_learner(config: Config, spec: EnvSpec) -> Learner:
     """The functions of this configuration, each compiled at its first call; see ``functions``."""
-    return each(functions(config, spec), lambda name, function: compiled(function, name))
-
-
-def each(learner: Learner, change: Callable[[str, Callable[..., Any]], Any]) -> Learner:
-    """A learner whose functions are ``change(name, function)`` of the given ones."""
-    names = [field.name for field in dataclasses.fields(learner)]
-    return Learner(**{name: change(name, getattr(learner, name)) for name in names})
+    written = functions(config, spec)
+    return Learner(**{name: compiled(function, name) for name, function in written.items()})
 
 
 def compiled(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Jitted; what gives a state back is given its own to consume."""
-    return jax.jit(function, donate_argnums=() if name in ("explore", "act", "mode") else 0)
+    """One of ``functions`` jitted; what gives a state back is given its own to consume."""
+    if name in _READS:
+        return _OfParts(jax.jit(function), _READS[name])
+    if name == "mode":
+        return jax.jit(function)
+    jitted = jax.jit(function, donate_argnums=0)
+    return _Observe(jitted) if name == "observe" else jitted
 
 
-def functions(config: Config, spec: EnvSpec, axis: str | None = None) -> Learner:
+def functions(
+    config: Config, spec: EnvSpec, axis: str | None = None
+) -> dict[str, Callable[..., Any]]:
     """The functions of this configuration as they are written, for one seed.
+
+    ``explore``, ``act`` and ``observe`` take only the parts of a state they need (``compiled``).
 
     Args:
         config: of the run.
@@ -98,30 +134,29 @@ def functions(config: Config, spec: EnvSpec, axis: str | None = None) -> Learner
     require_compatible(config, spec)
     ends = Ends(spec.termination, spec.reward_fn)
 
-    def explore(state: RunState) -> Float[Array, "A"]:
-        key = stream_key(state.key, Stream.EXPLORE, state.env_steps)
+    def uniform(key: Array, env_steps: Array) -> Float[Array, "A"]:
+        key = stream_key(key, Stream.EXPLORE, env_steps)
         return jax.random.uniform(key, (spec.act_dim,), minval=-1.0, maxval=1.0)
 
-    def act(state: RunState, obs: Float[Array, "O"]) -> Float[Array, "A"]:
-        drawn_from = sac.policy(state.agent.actor, obs[None], config.sac)
-        return exploration.act(drawn_from, state.key, state.env_steps, config.sac)[0]
+    def play(actor: MLP, key: Array, env_steps: Array, obs: Float[Array, "O"]) -> Array:
+        drawn_from = sac.policy(actor, obs[None], config.sac)
+        return exploration.act(drawn_from, key, env_steps, config.sac)[0]
 
     def mode(actor: MLP, obs: Float[Array, "O"]) -> Float[Array, "A"]:
         return sac.policy(actor, obs[None], config.sac).mode()[0]
 
-    def observe(state: RunState, transition: Transition) -> RunState:
+    def keep(parts: dict[str, Any], transition: Transition) -> dict[str, Any]:
         row = jax.tree.map(lambda x: x[None], transition)
         wrong = jnp.int32(0)
         if spec.termination is not None:
             expected = spec.termination(row.obs, row.action, row.next_obs)
             wrong = jnp.sum(expected != row.terminated).astype(jnp.int32)
-        return dataclasses.replace(
-            state,
-            real=replay.insert(state.real, row),
-            env_steps=state.env_steps + 1,
-            mismatches=state.mismatches + wrong,
-            alarms=sentinels.see_rewards(state.alarms, row.reward),
-        )
+        return {
+            "real": replay.insert(parts["real"], row),
+            "env_steps": parts["env_steps"] + 1,
+            "mismatches": parts["mismatches"] + wrong,
+            "alarms": sentinels.see_rewards(parts["alarms"], row.reward),
+        }
 
     def fit(state: RunState) -> tuple[RunState, Metrics]:
         assert state.dynamics is not None
@@ -216,7 +251,7 @@ def functions(config: Config, spec: EnvSpec, axis: str | None = None) -> Learner
 
     def reset_agent(state: RunState) -> RunState:
         key = stream_key(state.key, Stream.AGENT_RESET, state.resets)
-        fresh = sac.init(key, spec.obs_dim, spec.act_dim, config.sac)
+        fresh = sac.init(key, spec.obs_dim, spec.act_dim, config.sac, spec.view)
         fresh = eqx.tree_at(lambda a: a.updates, fresh, state.agent.updates)
         return dataclasses.replace(
             state,
@@ -225,4 +260,12 @@ def functions(config: Config, spec: EnvSpec, axis: str | None = None) -> Learner
             alarms=sentinels.forget_agent(state.alarms),
         )
 
-    return Learner(explore, act, mode, observe, fit, learn, reset_agent)
+    return {
+        "explore": uniform,
+        "act": play,
+        "mode": mode,
+        "observe": keep,
+        "fit": fit,
+        "learn": learn,
+        "reset_agent": reset_agent,
+    }

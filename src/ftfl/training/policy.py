@@ -81,7 +81,9 @@ def load_policy(run_dir: Path, step: int | None = None) -> LoadedPolicy:
     finally:
         env.close()
     key = jax.random.key(0)  # only shapes matter: every array is replaced
-    template = eqx.filter_eval_shape(sac.init, key, spec.obs_dim, spec.act_dim, config.sac)
+    template = eqx.filter_eval_shape(
+        sac.init, key, spec.obs_dim, spec.act_dim, config.sac, spec.view
+    )
     arrays = {
         name.removeprefix("actor/"): value
         for name, value in checkpoint.components.get("agent", {}).items()

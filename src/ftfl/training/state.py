@@ -6,6 +6,7 @@ one, evaluating more often or measuring changes nobody else's randomness (docs/a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any
@@ -68,6 +69,13 @@ class RunState(eqx.Module):
     alarms: Alarms
 
 
+def with_parts(state: RunState, parts: Mapping[str, Any]) -> RunState:
+    """``dataclasses.replace`` without Equinox's checks, which outlast a step of a small task."""
+    values, structure = jax.tree.flatten(state, is_leaf=lambda x: x is not state)
+    names = [field.name for field in dataclasses.fields(state)]
+    return jax.tree.unflatten(structure, map(parts.get, names, values))
+
+
 def stream_key(root: Key, stream: Stream, counter: Array | int = 0) -> Key:
     """The key of one consumer at one moment."""
     return jax.random.fold_in(jax.random.fold_in(root, int(stream)), counter)
@@ -94,7 +102,9 @@ def init(config: Config, spec: EnvSpec, logged_rows: int = 0) -> RunState:
         synthetic = replay.empty(config.rollouts.capacity_rows, obs_dim, act_dim)
         memory = remember(config, obs_dim)
     return RunState(
-        agent=sac.init(stream_key(root, Stream.AGENT_INIT), obs_dim, act_dim, config.sac),
+        agent=sac.init(
+            stream_key(root, Stream.AGENT_INIT), obs_dim, act_dim, config.sac, spec.view
+        ),
         dynamics=model,
         # More rows than steps are never filled.
         real=replay.empty(min(config.replay_rows, config.steps + logged_rows), obs_dim, act_dim),

@@ -45,7 +45,7 @@ def run(
 
 
 def _as_many(
-    one: Update, agent: SacState, keys: Key, count: Int[Array, ""]
+    one: Update, agent: SacState, keys: Array, count: Int[Array, ""]
 ) -> tuple[SacState, Told]:
     """The first ``count`` ≥ 1 of so many updates as there are keys."""
     nothing = jax.tree.map(

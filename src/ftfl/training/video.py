@@ -25,8 +25,8 @@ from ftfl.envs.spec import Environment
 from ftfl.errors import FtflError
 from ftfl.store.files import why
 from ftfl.training.evaluate import evaluate
+from ftfl.training.launch import child_environment
 from ftfl.training.policy import load_policy
-from ftfl.training.workers import child_environment
 from ftfl.types import Step
 
 _MAX_FPS = 60.0

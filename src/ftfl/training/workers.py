@@ -8,72 +8,33 @@ the run directories, starts the children and watches their ``status.json``; it c
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import os
-import platform
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftfl.config import Config, from_dict, to_dict
+from ftfl.envs.spec import EnvSpec
 from ftfl.errors import FtflError, Stopped
 from ftfl.sinks.base import Sink
 from ftfl.store.provenance import collect
 from ftfl.store.rundir import STATUS_FIELDS, RunDir
+from ftfl.training import cores, launch
 from ftfl.training.signals import ASK, SAVED_EXIT, StopRequest
 
 if TYPE_CHECKING:
     from ftfl.training.loop import Loop
 
 _POLL_SECONDS = 0.2
-_UNPINNED = -1
+_ACCELERATOR = -1
+"""Instead of a core: such a process is pinned to none."""
 _OVER = ("done", "stopped", "failed")
-
-
-def available_cores() -> list[int]:
-    """Cores this process may use (all of them where the system does not say)."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
-def child_environment(base: Mapping[str, str], accelerator: bool = False) -> dict[str, str]:
-    """Environment of a training process: one thread, no display, the user's flags kept."""
-    env = dict(base)
-    if not accelerator:
-        env.setdefault("JAX_PLATFORMS", "cpu")
-    env.setdefault("MUJOCO_GL", "disabled")
-    flags = env.get("XLA_FLAGS", "")
-    if "xla_cpu_multi_thread_eigen" not in flags:
-        env["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
-    # Compiling takes longer than a short run. JAX keys its cache by program, flags and version, but
-    # not by the CPU that machine code was made for, so the folder carries that.
-    env.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder(env)))
-    env.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        env.setdefault(name, "1")
-    # A custom environment is found where the command was given.
-    paths = [os.getcwd(), *filter(None, [env.get("PYTHONPATH")])]
-    env["PYTHONPATH"] = os.pathsep.join(paths)
-    return env
-
-
-def cache_folder(env: Mapping[str, str]) -> Path:
-    """Where compiled programs are kept: per jaxlib version and kind of CPU."""
-    home = env.get("XDG_CACHE_HOME") or str(Path(env.get("HOME", "."), ".cache"))
-    cpu = platform.processor()
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
-        facts = {line for line in file if line.startswith(("model name", "flags", "Features"))}
-        cpu = "".join(sorted(facts))
-    kind = hashlib.sha256(f"{platform.machine()} {cpu}".encode()).hexdigest()[:12]
-    return Path(home, "ftfl", "xla", f"{metadata.version('jaxlib')}-{kind}")
 
 
 class Pool:
@@ -83,7 +44,7 @@ class Pool:
         self, jobs: int | None = None, tensorboard: bool = False, accelerator: bool = False
     ):
         self.accelerator = accelerator
-        self.cores = [_UNPINNED] if accelerator else available_cores()[: jobs or None]
+        self.places = range(1 if accelerator else len(cores.available()[: jobs or None]))
         self.tensorboard = tensorboard
         self.waiting: list[tuple[RunDir, ...]] = []
         self.running: dict[int, tuple[tuple[RunDir, ...], subprocess.Popen[bytes]]] = {}
@@ -106,16 +67,16 @@ class Pool:
 
     def poll(self) -> bool:
         """Start what can start, reap what has ended; True while there is work."""
-        for core, (run_dirs, process) in list(self.running.items()):
+        for place, (run_dirs, process) in list(self.running.items()):
             code = process.poll()
             if code is not None:
-                del self.running[core]
+                del self.running[place]
                 if code not in (0, SAVED_EXIT):
                     self._fail(run_dirs, f"the process {_ending(code)}; its checkpoints stay")
-        free = [core for core in self.cores if core not in self.running]
-        for core, run_dirs in zip(free, list(self.waiting), strict=False):
+        free = [place for place in self.places if place not in self.running]
+        for place, run_dirs in zip(free, list(self.waiting), strict=False):
             self.waiting.remove(run_dirs)
-            self.running[core] = (run_dirs, self._start(run_dirs, core))
+            self.running[place] = (run_dirs, self._start(run_dirs))
         return bool(self.running or self.waiting)
 
     def stop(self, ask_again: Callable[[], bool] = lambda: False) -> None:
@@ -144,16 +105,24 @@ class Pool:
             if process.poll() is None:
                 process.send_signal(ASK)
 
-    def _start(self, run_dirs: tuple[RunDir, ...], core: int) -> subprocess.Popen[bytes]:
-        places = [str(run_dir.path) for run_dir in run_dirs]
-        command = [sys.executable, "-m", "ftfl.training.workers", *places, str(core),
+    def _start(self, run_dirs: tuple[RunDir, ...]) -> subprocess.Popen[bytes]:
+        # The process inherits its claim, so that other commands choose other cores until it ends.
+        claim = None if self.accelerator else cores.claim(cores.available())
+        core = _ACCELERATOR if claim is None else claim.core
+        locks = [claim.lock] if claim is not None and claim.lock is not None else []
+        paths = [str(run_dir.path) for run_dir in run_dirs]
+        command = [sys.executable, "-m", "ftfl.training.workers", *paths, str(core),
                    str(os.getpid())]  # fmt: skip
         if self.tensorboard:
             command.append("--tensorboard")
-        env = child_environment(os.environ, self.accelerator)
-        with open(run_dirs[0].path / "stderr.txt", "ab") as log:
-            return subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL,
-                                    stdout=log, stderr=log)  # fmt: skip
+        env = launch.child_environment(os.environ, self.accelerator)
+        try:
+            with open(run_dirs[0].path / "stderr.txt", "ab") as log:
+                return subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL,
+                                        stdout=log, stderr=log, pass_fds=locks)  # fmt: skip
+        finally:
+            if claim is not None:
+                claim.release()
 
     def _fail(self, run_dirs: tuple[RunDir, ...], reason: str) -> None:
         log = run_dirs[0].path / "stderr.txt"
@@ -202,8 +171,8 @@ def prepare(configs: Sequence[Config], paths: Sequence[Path], argv: Sequence[str
     return made
 
 
-def check_task(config: Config) -> None:
-    """Fail before anything is written, and once rather than in every process.
+def check_task(config: Config) -> EnvSpec:
+    """Fail before anything is written, and once rather than in every process; the task's facts.
 
     Raises:
         FtflError: the task cannot be made, or does not go with the algorithm or the logged data.
@@ -216,6 +185,7 @@ def check_task(config: Config) -> None:
         require_compatible(config, env.spec)
         if config.init_replay is not None:
             load_logged(Path(config.init_replay), env.spec)
+        return env.spec
 
 
 def train_in_process(
@@ -271,10 +241,10 @@ def say_failed(run_dir: RunDir, error: BaseException) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of a child: ``RUN_DIR… CORE PARENT [--tensorboard]``."""
-    *places, core, parent = [word for word in argv if word != "--tensorboard"]
-    run_dirs = [RunDir.open(Path(place)) for place in places]
-    if hasattr(os, "sched_setaffinity") and int(core) != _UNPINNED:
-        os.sched_setaffinity(0, {int(core)})
+    *paths, core, parent = [word for word in argv if word != "--tensorboard"]
+    run_dirs = [RunDir.open(Path(path)) for path in paths]
+    if int(core) != _ACCELERATOR:
+        cores.pin(int(core))
     sinks: list[list[Sink]] = [[] for _ in run_dirs]
     if "--tensorboard" in argv:
         from ftfl.sinks.tensorboard import sink_of

@@ -29,7 +29,8 @@ AS_GOOD = 0.9
 """A door with this share of the best door's gain is named beside it."""
 RULE = (
     "the largest gain in what draws from the model are worth (below 0 counts as 0), over paired"
-    f" seeds, if its 95 % interval excludes 0 and it is at least {LOST}; it is a failure where more"
+    f" seeds, if its 95 % interval (not widened for having picked the best of all doors) excludes 0"
+    f" and it is at least {LOST}; it is a failure where more"
     " than half of what is there after the change was lost before"
 )
 

@@ -34,6 +34,7 @@ FLAT, ASTRAY, DETERMINED = 2.0, 0.25, 0.25
 _SOURCES = {
     "critic_fit": "what the critic did not fit of its targets",
     "reward_model": "the reward model",
+    "penalty": "the penalty that the screen takes from rewards",
     "next_state_model": "the next-state model",
 }
 
@@ -47,8 +48,8 @@ class Bias:
     truth: Estimate
     bias: Estimate
     parts: dict[str, Estimate]
-    """``critic_fit``, and with a model ``reward_model`` and ``next_state_model``; their sum is
-    the bias."""
+    """``critic_fit``, with a model ``reward_model`` and ``next_state_model``, and ``penalty``
+    where a screen takes one; their sum is the bias."""
     calibration: Estimate
     """How much true values differ where the critic's differ by 1, over states. Regressed in this
     direction because a single branch's return is noisy, which would flatten the other one."""
@@ -129,7 +130,8 @@ class CriticAccount:
             high = bias.value > 0
             found.append(
                 Finding(
-                    f"critic-too-{'high' if high else 'low'}", "warning",
+                    f"critic-too-{'high' if high else 'low'}",
+                    "info" if _worst(smaller) == "penalty" else "warning",
                     f"The critic values the policy {bias} too {'high' if high else 'low'}, more"
                     f" than states truly differ by (std {spread:.3g}); {self._blame(smaller)}.",
                     {"bias": bias, "true_std": spread, **smaller.parts},
@@ -181,6 +183,8 @@ class CriticAccount:
             "critic_fit": f"if sac errs as much on this task it is the critic: {own}; if not, its"
             " targets are noisy: see reward fidelity",
             "reward_model": "see reward fidelity",
+            "penalty": "that is what the screen is for; if the policy dares too little, a smaller"
+            " --rollouts.screening.std-penalty (mopo) or --rollouts.screening.kl-penalty (m2ac)",
             "next_state_model": "see rollout error",
         }[_worst(bias)]
 
@@ -228,7 +232,7 @@ def critic_account(
         raise FtflError("from every state the model imagines something that is not finite.")
     return CriticAccount(
         twins={
-            name: _bias(Account(*(x[whole] for x in a)), labels[whole], model is not None, seed)
+            name: _bias(Account(*(x[whole] for x in a)), labels[whole], model, seed)
             for name, a in told.items()
         },
         slopes=action_slopes(agent, paths, np.asarray(clusters), nudges, nudged_steps, seed),
@@ -252,10 +256,12 @@ def _possible(
     return min(low / whole, 0.0), max(high / whole, 0.0)
 
 
-def _bias(a: Account, clusters: np.ndarray, modelled: bool, seed: int) -> Bias:
+def _bias(a: Account, clusters: np.ndarray, model: WorldModel | None, seed: int) -> Bias:
     parts = {"critic_fit": a.fit}
-    if modelled:
+    if model is not None:
         parts |= {"reward_model": a.reward, "next_state_model": a.state}
+        if model.penalty is not None:
+            parts |= {"penalty": a.penalty}
     u, v = a.value - a.value.mean(), a.truth - a.truth.mean()
     terms = np.stack([u, v, u * u, v * v, u * v], axis=1)
     calibration, correlation = bootstrap_means(terms, _calibration, seed, clusters)

@@ -18,7 +18,7 @@ import numpy as np
 from ftfl.config import DynamicsConfig
 from ftfl.forensics.audit import Truth
 from ftfl.forensics.comparisons import Affine, Ranking, affine, rank
-from ftfl.forensics.evidence import Finding, Numbers
+from ftfl.forensics.evidence import Estimate, Finding, Numbers, mean_estimate
 from ftfl.forensics.groundtruth import MINIMUM_STATES
 from ftfl.forensics.learned import WorldModel, expected_reward
 
@@ -41,6 +41,9 @@ class RewardFidelity:
     own: Affine | None
     """Mean of the elites on the policy's own actions, against the simulator."""
     ranking: Ranking | None
+    penalty: Estimate | None
+    """What the run's screen takes from a stored row's reward, mean; all else is before it. None
+    where it takes nothing."""
     terminates: bool
     scale: str
     reward_model: str
@@ -53,6 +56,7 @@ class RewardFidelity:
             "replay_rows_unseen": self.unseen,
             "own_actions": None if self.own is None else self.own.numbers(),
             "ranking": None if self.ranking is None else self.ranking.numbers(),
+            "penalty_mean_reward": self.penalty,
         }
 
     def findings(self) -> list[Finding]:
@@ -65,7 +69,7 @@ class RewardFidelity:
                     {"true_std": 0.0}, "no variance in the true rewards", "",
                 )
             ]  # fmt: skip
-        return [*self._of_replay(), *self._of_own_actions()]
+        return [*self._of_replay(), *self._of_own_actions(), *self._of_penalty()]
 
     def _of_replay(self) -> list[Finding]:
         found = []
@@ -153,6 +157,22 @@ class RewardFidelity:
             )  # fmt: skip
         return found
 
+    def _of_penalty(self) -> list[Finding]:
+        if self.penalty is None or not self.penalty.above(SHIFTED * self.replay.std):
+            return []
+        return [
+            Finding(
+                "reward-penalised", "info",
+                f"The screen takes {self.penalty} from a synthetic reward, where real ones have a"
+                f" std of {self.replay.std:.3g}; all else said of rewards is before it.",
+                {"penalty": self.penalty, "true_std": self.replay.std},
+                "a mean penalty above 0.1 of the reward's std, by the whole interval: it is meant,"
+                " and the critic learns from it",
+                "--rollouts.screening.std-penalty (mopo) or --rollouts.screening.kl-penalty (m2ac)"
+                " sets its size",
+            )
+        ]  # fmt: skip
+
     def _advice(self) -> str:
         if self.reward_model == "given":
             return "the reward is computed from the predicted state: see rollout error"
@@ -204,6 +224,9 @@ def reward_fidelity(
         unseen=unseen,
         own=own,
         ranking=ranking,
+        penalty=None
+        if model.penalty is None
+        else mean_estimate(model.penalty(obs, action), episode),
         terminates=terminates,
         scale=config.scale,
         reward_model=config.reward_model,

@@ -23,6 +23,7 @@ from ftfl.dynamics.targets import floor_shift, model_input, model_target, traini
 from ftfl.errors import FtflError
 from ftfl.forensics.evidence import Finding, Numbers
 from ftfl.forensics.instruments import shares as sharing
+from ftfl.forensics.instruments.elites import elite_cost, elite_findings, elite_shares
 from ftfl.forensics.instruments.shares import RewardShares
 from ftfl.forensics.instruments.table import TargetTable, target_table
 from ftfl.forensics.rows import holdout, in_order
@@ -73,6 +74,9 @@ class Scales:
     """(D,): held-out root mean square error of a member, in physical units."""
     elite_share: np.ndarray
     """(D,): covariance of a dimension's score with the whole score, over members, as a share."""
+    elite_cost: float
+    """By how much the elites' squared error exceeds that of members drawn at random, as a share,
+    averaged over all outputs but the one that decides most; below 0 they are better."""
     cell: str
 
     def numbers(self) -> Numbers:
@@ -84,26 +88,14 @@ class Scales:
             "at_start": None if self.at_start is None else self.at_start.numbers(),
             "trained": None if self.trained is None else self.trained.numbers(),
             **{name: getattr(self, name).tolist() for name in arrays},
+            "elite_cost_share": self.elite_cost,
         }
 
     def findings(self) -> list[Finding]:
         """What the sizes decide that the task should not care about."""
-        found = [*_reward_findings(self), *_bound_findings(self)]
-        deciding = int(np.argmax(self.elite_share))
-        if len(self.table.names) >= 4 and self.elite_share[deciding] > 0.5:
-            found.append(
-                Finding(
-                    "elites-by-one-dimension",
-                    "info",
-                    f"{self.table.names[deciding]} alone decides"
-                    f" {self.elite_share[deciding]:.0%} of which members become elites.",
-                    {"elite_share": float(self.elite_share[deciding])},
-                    "more than half of the spread between members' holdout scores, from one of"
-                    f" {len(self.table.names)} outputs",
-                    "--dynamics.holdout-score unit ranks members by all outputs alike",
-                )
-            )
-        return found
+        name = self.table.names[int(np.argmax(self.elite_share))]
+        elites = elite_findings(name, float(self.elite_share.max()), self.elite_cost)
+        return [*_reward_findings(self), *_bound_findings(self), *elites]
 
 
 def target_scales(
@@ -140,7 +132,10 @@ def target_scales(
         at_start = sharing.reward_shares(fresh, ring, split, config)
         trained = sharing.reward_shares(state, ring, split, config)
     seen = _held_out(state, holdout(ring, split), config)
-    near_floor, near_cap, floor_std, cap_std, rms, score = (np.asarray(x, np.float64) for x in seen)
+    near_floor, near_cap, floor_std, cap_std, rms, score, relative = (
+        np.asarray(x, np.float64) for x in seen
+    )
+    elite_share = elite_shares(score)
     return Scales(
         target_table(in_order(ring), config, names),
         at_start,
@@ -150,27 +145,18 @@ def target_scales(
         floor_std,
         cap_std,
         rms,
-        elite_shares(score),
+        elite_share,
+        elite_cost(relative, np.asarray(state.elites), int(np.argmax(elite_share))),
         f"{config.target}, {config.scale}",
     )
-
-
-def elite_shares(score: np.ndarray) -> np.ndarray:
-    """Who decides elites: Cov(score_d, Σ score) / Var(Σ score) over members, (E, D) to (D,).
-
-    The shares sum to 1; a dimension that works against the rest has a negative one.
-    """
-    centred = score - score.mean(axis=0)
-    whole = centred.sum(axis=1)
-    square = float((whole**2).sum())
-    return centred.T @ whole / square if square > 0 else np.zeros(score.shape[1])
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def _held_out(
     state: DynamicsState, batch: Transition, config: DynamicsConfig
-) -> tuple[Array, Array, Array, Array, Array, Float[Array, "E D"]]:
-    """Nearness to bounds, the bounds and rms errors in physical units, scores by dimension."""
+) -> tuple[Array, Array, Array, Array, Array, Float[Array, "E D"], Float[Array, "E D"]]:
+    """Nearness to bounds, the bounds and rms errors in physical units, scores by dimension, and
+    squared errors in the target's variance."""
     scaler = training_scaler(state.statistics, config)
     shift = floor_shift(state.statistics, scaler, config)
     x = state.statistics.input.to_unit(model_input(batch))
@@ -200,6 +186,7 @@ def _held_out(
         scaler.spread_from_unit(jnp.exp(0.5 * high)),
         jnp.sqrt(jnp.mean(error**2, axis=(0, 1))),
         jnp.mean(per_row[rule], axis=1),
+        jnp.mean(per_row["unit"], axis=1),
     )
 
 

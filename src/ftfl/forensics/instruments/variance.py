@@ -51,11 +51,14 @@ class ModelVariance:
     """Mean square of members' deviation from their average over the mean square of their error:
     at most about 1 − 1/K; far below, members agree on what is wrong."""
     fidelity: Fidelity
+    unseen: bool
+    """No row was ever trained on."""
 
     def numbers(self) -> Numbers:
         """Everything, by name."""
         return {
             "names": list(self.names),
+            "rows_unseen": self.unseen,
             "coverage": {f"{level:g}": list(c) for level, c in self.coverage.items()},
             "z_rms": list(self.z_rms),
             "predicted_std": self.predicted_std.tolist(),
@@ -69,6 +72,7 @@ class ModelVariance:
     def findings(self) -> list[Finding]:
         """Where draws from the model are worse than none, and where it is too sure."""
         found: list[Finding] = []
+        where = "" if self.unseen else " Measured on rows that it trained on, which flatters it."
         drawn, channels = self.fidelity.drawn, len(self.names) - 1
         useless = [i for i in range(channels) if drawn[i].below(0.0)]
         if useless:
@@ -79,7 +83,7 @@ class ModelVariance:
                     "failure" if 2 * len(useless) > channels else "warning",
                     f"in {len(useless)} of {channels} channels a synthetic step is further from the"
                     f" truth than not moving (worst: {self.names[worst]}, skill"
-                    f" {drawn[worst].value:.2g}).",
+                    f" {drawn[worst].value:.2g}).{where}",
                     {
                         "channels_share": len(useless) / channels,
                         "worst_skill_drawn": drawn[worst],
@@ -96,7 +100,8 @@ class ModelVariance:
                     "reward-worse-than-its-mean",
                     "failure",
                     f"a synthetic reward carries R² {drawn[-1].value:.2g} of real rewards"
-                    f" ({self.fidelity.member[-1].value:.2g} without the noise that is drawn).",
+                    f" ({self.fidelity.member[-1].value:.2g} without the noise that is"
+                    f" drawn).{where}",
                     {"r2_drawn": drawn[-1], "r2_member": self.fidelity.member[-1],
                      "r2_averaged": self.fidelity.averaged[-1]},
                     HARMFUL_REWARD_RULE,
@@ -111,7 +116,8 @@ class ModelVariance:
                     "overconfident",
                     "warning",
                     f"{len(sure)} of {len(self.names)} outputs err by more than twice what they"
-                    f" predict (worst: {self.names[worst]}, {self.z_rms[worst].value:.2g} times).",
+                    f" predict (worst: {self.names[worst]}, {self.z_rms[worst].value:.2g}"
+                    f" times).{where}",
                     {"outputs_share": len(sure) / len(self.names), "worst_z": self.z_rms[worst]},
                     OVERCONFIDENT_RULE,
                     "uncertainty-aware screens will trust these outputs too much; more data, or"
@@ -128,17 +134,19 @@ def model_variance(
     names: tuple[str, ...] = (),
     reward_fn: RewardFn | None = None,
     clusters: np.ndarray | None = None,
+    unseen: bool = True,
 ) -> ModelVariance:
-    """Compare what elites predict with what happened, on rows the model never trained on.
+    """Compare what elites predict with what happened, best on rows the model never trained on.
 
     Args:
         state: the trained model.
-        rows: held-out transitions, in the order they happened.
+        rows: transitions, in the order they happened.
         config: the model's.
         names: of observation channels; default ``obs[i]``.
         reward_fn: the known reward, for ``reward_model='given'``.
         clusters: episode of each row. Give it where rows were picked one by one, which hides that
             they belong together; default: what the rows themselves show.
+        unseen: whether the model never trained on these rows.
     """
     found = predictions(state, rows, config, reward_fn)
     clusters = episodes(rows) if clusters is None else clusters
@@ -157,6 +165,7 @@ def model_variance(
             for top, bottom in zip(found.mean.var(axis=0).T, (error**2).mean(axis=0).T, strict=True)
         ),
         fidelity(found, obs, clusters),
+        unseen,
     )
 
 

@@ -1,0 +1,150 @@
+"""Write README.md and the dose-response curves from results/runs.jsonl.
+
+Usage: python benchmarks/probes/report.py        (after run.py, or in the middle of it)
+
+Thick lines are means over seeds, bars their Student-t 95 % intervals, dots single seeds; SAC is one
+band, since its runs are the same to the bit at every level. Failed runs are named in the tables.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from run import LEVELS, read_rows
+
+from ftfl.envs.probes import DIALS
+from ftfl.report.figures import draw
+from ftfl.report.intervals import SMALLEST_BAND, summarise
+from ftfl.report.styles import STYLES, slots
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+HERE = Path(__file__).parent
+FIGURES = HERE / "results"
+CELLS = ("sac", "mbpo", "mbpo-unit", "mbpo-direct", "ftfl")
+AT_ZERO = ("reward-unit", "channel-unit")
+"""Dials on which rest is the level 0, in its place among the others."""
+SUMMARY = {name: dial.summary for name, dial in DIALS.items()} | {
+    "reward-unit": "the reward's unit, as a power of two (`--reward-unit 2**LEVEL`)"
+}
+
+Runs = dict[tuple[str, str, str], list[dict[str, Any]]]
+"""Rows by (dial, level as text, arm)."""
+
+
+def load() -> Runs:
+    """Rows by cell; of a run that was repeated, the newest."""
+    newest = {(r["dial"], f"{r['level']:g}", r["arm"], r["seed"]): r for r in read_rows()}
+    runs: Runs = defaultdict(list)
+    for (dial, level, arm, _), row in sorted(newest.items()):
+        runs[dial, level, arm].append(row)
+    return runs
+
+
+def columns(dial: str, runs: Runs) -> list[str]:
+    """Levels in order, rest among them."""
+    found = {level for d, level, _ in runs if d == dial} | {f"{x:g}" for x in LEVELS[dial]}
+    if dial in AT_ZERO:
+        levels = sorted(found | {"0"}, key=float, reverse=dial == "reward-unit")
+        return ["rest" if level == "0" else level for level in levels]
+    return ["rest", *sorted(found, key=float)]
+
+
+def cell(dial: str, level: str, arm: str, runs: Runs) -> list[dict[str, Any]]:
+    """The rows behind one point."""
+    if level == "rest" or arm == "sac":
+        return runs.get(("rest", "0", arm), [])
+    return runs.get((dial, level, arm), [])
+
+
+def values(rows: list[dict[str, Any]], what: str) -> list[float]:
+    """Finite values of finished runs."""
+    return [row[what] for row in rows if row["state"] == "done" and row.get(what) is not None]
+
+
+def text(rows: list[dict[str, Any]], what: str) -> str:
+    """A table's cell: mean, interval, seeds, and what failed."""
+    found = values(rows, what)
+    failed = sum(row["state"] != "done" for row in rows)
+    alert = f" **{failed} failed**" if failed else ""
+    if not found:
+        return ("–" if not rows else "") + alert
+    seen = summarise(found)
+    width = "" if seen.half_width is None else f" ± {seen.half_width:.2g}"
+    return f"{seen.mean:.3g}{width} ({seen.n}){alert}"
+
+
+def table(dial: str, what: str, arms: list[str], runs: Runs) -> str:
+    """Levels across, arms down."""
+    levels = columns(dial, runs)
+    lines = ["| | " + " | ".join(levels) + " |", "|---" * (len(levels) + 1) + "|"]
+    for arm in arms:
+        cells = [text(cell(dial, level, arm, runs), what) for level in levels]
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def curve(dial: str, runs: Runs) -> str:
+    """The dose-response curve of one dial as SVG."""
+    levels, slot = columns(dial, runs), slots(list(CELLS))
+
+    def paint(axes: Axes) -> None:
+        baseline = values(cell(dial, "rest", "sac", runs), "return")
+        if baseline:
+            seen, colour = summarise(baseline), STYLES[slot["sac"]].light
+            axes.axhline(seen.mean, color=colour, lw=1, ls="--")
+            if seen.half_width is not None and seen.n >= SMALLEST_BAND:
+                low, high = seen.mean - seen.half_width, seen.mean + seen.half_width
+                axes.axhspan(low, high, color=colour, alpha=0.15, lw=0)
+        for place, arm in enumerate(CELLS[1:]):
+            style, points = STYLES[slot[arm]], []
+            for x, level in enumerate(levels):
+                found = values(cell(dial, level, arm, runs), "return")
+                at = x + 0.08 * (place - 1.5)
+                axes.plot([at] * len(found), found, ".", color=style.light, ms=3, alpha=0.5)
+                if found:
+                    seen = summarise(found)
+                    points.append((at, seen.mean))
+                    if seen.half_width is not None and seen.n >= SMALLEST_BAND:
+                        axes.errorbar(at, seen.mean, seen.half_width, color=style.light, lw=1)
+            if points:
+                axes.plot(*zip(*points, strict=True), color=style.light, marker=style.marker, ms=4)
+        axes.set_xticks(range(len(levels)), levels)
+        axes.set_xlabel("level")
+        axes.set_ylabel("return (reward)")
+
+    return draw(paint)
+
+
+def main() -> None:
+    """All dials that have a run."""
+    runs = load()
+    rows = [row for cell_rows in runs.values() for row in cell_rows]
+    parts = [(HERE / "INTRODUCTION.md").read_text(encoding="utf-8").rstrip()]
+    seconds = sum(row["seconds"] or 0 for row in rows)
+    failed = sum(row["state"] != "done" for row in rows)
+    parts.append(
+        f"So far {len(rows)} runs, {failed} of them failed, {seconds / 3600:.2f} h of wall clock;"
+        " seconds are upper bounds where the machine was shared."
+    )
+    for dial in LEVELS:
+        turned = sorted({arm for d, _, arm in runs if d == dial})
+        if dial == "rest" or not turned:
+            continue
+        arms = [*CELLS, *(arm for arm in turned if arm not in CELLS)]
+        (FIGURES / f"{dial}.svg").write_text(curve(dial, runs), encoding="utf-8")
+        parts += [
+            f"## {dial}", f"{SUMMARY[dial]}.",
+            f"![Return over level of {dial}](results/{dial}.svg)",
+            "Return, mean ± 95 % half-width (seeds):", table(dial, "return", arms, runs),
+            "Reward R² of a single member on held-out rows:",
+            table(dial, "model/reward_r2", [a for a in arms if a != "sac"], runs),
+        ]  # fmt: skip
+    (HERE / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

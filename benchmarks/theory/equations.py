@@ -1,0 +1,388 @@
+"""Every equation of docs/theory.md with its measurement: arrays to compare, to test and to draw.
+
+Each function returns what the formula says and what the code (or a system solved exactly, or a
+simulation) gives, at the same places. tests/theory holds them together; figures.py draws them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.integrate import quad
+from scipy.stats import norm
+
+from ftfl import presets
+from ftfl.dynamics import ensemble as ens
+from ftfl.envs.make import make_env
+from ftfl.nets import Optimiser
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A formula against its measurement."""
+
+    x: np.ndarray
+    predicted: np.ndarray
+    measured: np.ndarray
+    usual: np.ndarray | None = None
+    """What a simpler rule would say, where docs/theory.md discusses one."""
+
+
+# Scale: what a reward's unit does at initialisation ------------------------------------------
+
+POWERS = np.arange(0, 15, 2)
+
+
+class _Start:
+    """One untrained member of the probe profile, 4 channels of scale 1 and a reward."""
+
+    def __init__(self) -> None:
+        config = presets.build("probe/rest", "mbpo", "probe").dynamics
+        assert config is not None
+        self.config = config
+        generator = np.random.default_rng(0)
+        x = generator.normal(size=(512, 6))
+        mix = generator.normal(size=(6, 5)) / math.sqrt(6)
+        targets = np.tanh(x @ mix)
+        self.targets = (targets / targets.std(axis=0)).astype(np.float32)
+        self.x = jnp.asarray(x, jnp.float32)
+        self.net = ens.init(jax.random.key(0), 4, 2, config, learn_termination=False)
+
+    def shared(self) -> list:
+        """Weights that reward and channels share: all but the output layer."""
+        return [(layer.weight, layer.bias) for layer in self.net.trunks[0].layers[:-1]]
+
+    def squared(self, trunk: list, scale: float, output: slice) -> jax.Array:
+        """The squared-error part of the loss of some outputs; only the trunk is a variable."""
+        mean, logvar = self.forward(trunk)
+        target = jnp.asarray(self.targets) * jnp.asarray([1, 1, 1, 1, scale], jnp.float32)[None]
+        error = (target[None] - mean) ** 2 * jnp.exp(-jax.lax.stop_gradient(logvar))
+        return jnp.mean(jnp.sum(error[..., output], axis=-1))
+
+    def forward(self, trunk: list) -> ens.Gaussian:
+        """The ensemble with other shared weights."""
+        x = jnp.broadcast_to(self.x, (self.config.members, *self.x.shape))
+        for weight, bias in trunk:
+            x = jax.nn.silu(jnp.einsum("ebi,eij->ebj", x, weight) + bias[:, None])
+        head = self.net.trunks[0].layers[-1]
+        out = jnp.einsum("ebi,eij->ebj", x, head.weight) + head.bias[:, None]
+        mean, raw = jnp.split(out, 2, axis=-1)
+        low, high = (
+            jnp.broadcast_to(b, raw.shape) for b in (self.net.logvar_min, self.net.logvar_max)
+        )
+        return ens.Gaussian(mean, ens.bound(raw, low, high))
+
+
+REWARD, CHANNELS = slice(4, 5), slice(0, 4)
+
+
+def _flat(tree: list) -> np.ndarray:
+    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
+
+
+def loss_share() -> Compared:
+    """T1: the reward's share of the squared error, reward × 2^-k.
+
+    Predicted: (u² E[r²] + m²) / (the same summed over outputs), m the untrained network's output.
+    """
+    start = _Start()
+    trunk = start.shared()
+    mean, logvar = start.forward(trunk)
+    weight = np.exp(-np.asarray(logvar, np.float64))
+    own = (weight * np.asarray(mean, np.float64) ** 2).mean(axis=(0, 1))
+    signal = (weight * start.targets[None].astype(np.float64) ** 2).mean(axis=(0, 1))
+    cross = (weight * start.targets[None] * np.asarray(mean, np.float64)).mean(axis=(0, 1))
+    measured, predicted, usual = [], [], []
+    for power in POWERS:
+        unit = 2.0**-power
+        reward = float(start.squared(trunk, unit, REWARD))
+        rest = float(start.squared(trunk, unit, CHANNELS))
+        measured.append(reward / (reward + rest))
+        wanted = unit**2 * signal[4] - 2 * unit * cross[4] + own[4]
+        others = (signal - 2 * cross + own)[:4].sum()
+        predicted.append(wanted / (wanted + others))
+        usual.append(unit**2 / (unit**2 + 4))
+    return Compared(2.0**-POWERS, np.array(predicted), np.array(measured), np.array(usual))
+
+
+def gradient_share() -> Compared:
+    """T2: norm of the reward's gradient on the shared trunk over the channels', reward × 2^-k.
+
+    Predicted from two gradients only: g(u) = g_own + u g_target, affine in the unit u.
+    """
+    start = _Start()
+    trunk = start.shared()
+
+    def of(unit: float, output: slice = REWARD) -> np.ndarray:
+        return _flat(jax.grad(lambda t: start.squared(t, unit, output))(trunk))
+
+    own = of(0.0)
+    toward = of(1.0) - own
+    rest = np.linalg.norm(of(1.0, CHANNELS))
+    measured = [np.linalg.norm(of(2.0**-k)) / rest for k in POWERS]
+    predicted = [np.linalg.norm(own + 2.0**-k * toward) / rest for k in POWERS]
+    usual = [2.0**-k / 2.0 for k in POWERS]  # √ of the loss share E[r²]/ΣE[t²] with 4 channels
+    return Compared(2.0**-POWERS, np.array(predicted), np.array(measured), np.array(usual))
+
+
+def adam_step() -> Compared:
+    """T3: how far one Adam step moves a raw reward head, over the reward's std, reward × 2^-k.
+
+    Predicted: learning rate × |Σ_j sign(g_j) h_j + sign(g_b)|, rms over rows: no unit in it.
+    """
+    start = _Start()
+    head = start.net.trunks[0].layers[-1]
+    x = jnp.broadcast_to(start.x, (start.config.members, *start.x.shape))
+    for weight, bias in start.shared():
+        x = jax.nn.silu(jnp.einsum("ebi,eij->ebj", x, weight) + bias[:, None])
+    column = (head.weight[..., 4], head.bias[:, 4])
+
+    def mean(parts: tuple) -> jax.Array:
+        return jnp.einsum("ebi,ei->eb", x, parts[0]) + parts[1][:, None]
+
+    def loss(parts: tuple, unit: jax.Array) -> jax.Array:
+        target = jnp.asarray(start.targets[:, 4]) * unit
+        return jnp.sum(jnp.mean((target[None] - mean(parts)) ** 2, axis=1))
+
+    optimiser = Optimiser(start.config.learning_rate)
+    measured, predicted = [], []
+    for power in POWERS:
+        unit = jnp.float32(2.0**-power)
+        grads = jax.grad(loss)(column, unit)
+        after, _ = optimiser.step(column, grads, optimiser.init(column))
+        moved = np.asarray(mean(after) - mean(column), np.float64)
+        measured.append(np.sqrt((moved**2).mean()) / 2.0**-power)
+        signs = [np.sign(np.asarray(g, np.float64)) for g in grads]
+        step = np.einsum("ebi,ei->eb", np.asarray(x, np.float64), signs[0]) + signs[1][:, None]
+        size = start.config.learning_rate * np.sqrt((step**2).mean())
+        predicted.append(size / 2.0**-power)
+    return Compared(2.0**-POWERS, np.array(predicted), np.array(measured))
+
+
+def adam_drift() -> Compared:
+    """T4: a weight's mean Adam step, in learning rates, under gradients with a mean and noise.
+
+    Σ s_i / √((Σ s_i)² + Σ Var n_i): a loss's share of the drift is its share of the *mean*
+    gradients, whatever its share of the gradients' norms, which noise dominates.
+    """
+    generator, steps = np.random.default_rng(0), 20_000
+    signal, noises = 1.0, np.array([0.0, 1.0, 3.0, 10.0, 30.0])
+    measured = []
+    for noise in noises:
+        draws = generator.standard_normal(steps)
+        gradient = signal + noise * (draws - draws.mean())
+        m = v = moved = 0.0
+        for t, g in enumerate(gradient, 1):
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+            moved += (m / (1 - 0.9**t)) / (math.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        measured.append(moved / steps)
+    return Compared(noises, signal / np.sqrt(signal**2 + noises**2), np.array(measured))
+
+
+def bounded_std() -> Compared:
+    """T5: the std that the likelihood's optimum predicts under bounds, against the true one."""
+    true = 10.0 ** np.linspace(-5, 2, 15)
+    raw = jnp.linspace(-40.0, 40.0, 40_001)
+    logvar = np.asarray(ens.bound(raw, jnp.float32(-10.0), jnp.float32(0.5)), np.float64)
+    best = [logvar[np.argmin(std**2 * np.exp(-logvar) + logvar)] for std in true]
+    low, high = math.exp(-5.0), math.exp(0.25)
+    return Compared(true, np.clip(true, low, high), np.exp(0.5 * np.array(best)))
+
+
+# From the reward head to the critic -------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A small MDP, solved exactly."""
+
+    reward: np.ndarray
+    """(S, A)."""
+    move: np.ndarray
+    """(S, A, S): probabilities, which sum to 1 where nothing terminates."""
+    discount: float = 0.9
+
+    @staticmethod
+    def random(seed: int, terminating: float = 0.0) -> Chain:
+        """20 states, 4 actions; each step survives with a probability of its own."""
+        generator = np.random.default_rng(seed)
+        move = generator.dirichlet(np.full(20, 0.3), (20, 4))
+        survive = 1 - terminating * generator.random((20, 4))
+        return Chain(generator.normal(size=(20, 4)), move * survive[..., None])
+
+    def value(self, policy: np.ndarray, reward: np.ndarray | None = None) -> np.ndarray:
+        """Q (S, A) of a policy (S, A) under a reward."""
+        reward = self.reward if reward is None else reward
+        step = np.einsum("sap,pb->sapb", self.move, policy).reshape(80, 80)
+        return np.linalg.solve(np.eye(80) - self.discount * step, reward.ravel()).reshape(20, 4)
+
+    def best(self, reward: np.ndarray | None = None) -> np.ndarray:
+        """Optimal Q (S, A), by value iteration."""
+        reward = self.reward if reward is None else reward
+        q = np.zeros_like(reward)
+        for _ in range(600):
+            q = reward + self.discount * self.move @ q.max(axis=1)
+        return q
+
+
+SHARE = 0.95
+"""β: synthetic rows among those the critic learns from."""
+
+
+def _policy() -> np.ndarray:
+    return np.random.default_rng(1).dirichlet(np.ones(4), 20)
+
+
+def mixed(reward: np.ndarray, shrink: np.ndarray | float, intercept: float) -> np.ndarray:
+    """What a critic regresses on in the mean: (1 − β) r + β (r̄ + b + ρ (r − r̄))."""
+    centre = reward.mean()
+    told = centre + intercept + shrink * (reward - centre)
+    return (1 - SHARE) * reward + SHARE * told
+
+
+def affine_critic() -> Compared:
+    """T6: shrinkage ρ and intercept b map Q to w Q + (β (1 − ρ) r̄ + β b)/(1 − γ), w = 1 − β(1 − ρ).
+
+    All (s, a) of a non-terminating MDP under one policy, for several ρ and b.
+    """
+    chain, policy = Chain.random(0), _policy()
+    q, centre = chain.value(policy), chain.reward.mean()
+    measured, predicted = [], []
+    for shrink in (0.05, 0.3, 1.0):
+        for intercept in (-0.5, 0.0, 0.5):
+            found = chain.value(policy, mixed(chain.reward, shrink, intercept))
+            offset = SHARE * ((1 - shrink) * centre + intercept) / (1 - chain.discount)
+            measured.append(found.ravel())
+            predicted.append(((1 - SHARE * (1 - shrink)) * q + offset).ravel())
+    p, m = np.concatenate(predicted), np.concatenate(measured)
+    return Compared(np.arange(p.size), p, m)
+
+
+def terminating_critic() -> Compared:
+    """T7: with termination the offset is multiplied by N(s, a), the expected discounted life."""
+    chain, policy = Chain.random(0, terminating=0.5), _policy()
+    q, life = chain.value(policy), chain.value(policy, np.ones((20, 4)))
+    centre, measured, predicted = chain.reward.mean(), [], []
+    for shrink, intercept in ((0.3, -0.5), (0.3, 0.5), (1.0, 2.0)):
+        found = chain.value(policy, mixed(chain.reward, shrink, intercept))
+        offset = SHARE * ((1 - shrink) * centre + intercept) * life
+        measured.append(found.ravel())
+        predicted.append(((1 - SHARE * (1 - shrink)) * q + offset).ravel())
+    p, m = np.concatenate(predicted), np.concatenate(measured)
+    return Compared(np.arange(p.size), p, m)
+
+
+def changed_actions(terminating: float, intercept: float, shrink: np.ndarray | float) -> float:
+    """Share of states whose optimal action a corrupted reward changes, mean of 20 MDPs."""
+    shares = []
+    for seed in range(20):
+        chain = Chain.random(seed, terminating)
+        told = mixed(chain.reward, shrink, intercept)
+        shares.append(np.mean(chain.best(told).argmax(1) != chain.best().argmax(1)))
+    return float(np.mean(shares))
+
+
+def account() -> Compared:
+    """T8: Q_θ − Q_π = E Σ γᵗ [δ_fit + (r̂ − r) + γ (V(ŝ′) − V(s′))], for arbitrary Q_θ, r̂, ŝ′."""
+    chain, policy = Chain.random(0), _policy()
+    generator = np.random.default_rng(2)
+    q_theta, told = generator.normal(size=(20, 4)), generator.normal(size=(20, 4))
+    imagined = generator.dirichlet(np.ones(20), (20, 4))
+    v = (policy * q_theta).sum(axis=1)
+    fit = q_theta - (told + chain.discount * imagined @ v)
+    terms = fit + (told - chain.reward) + chain.discount * (imagined - chain.move) @ v
+    summed = chain.value(policy, terms)  # E Σ γᵗ (·) along real steps
+    error = (q_theta - chain.value(policy)).ravel()
+    return Compared(np.arange(80), summed.ravel(), error)
+
+
+def largest_of(count: int) -> float:
+    """Expected maximum of so many independent standard normals."""
+    return quad(
+        lambda x: x * count * norm.pdf(x) * norm.cdf(x) ** (count - 1), -10, 10, limit=200
+    )[0]  # fmt: skip
+
+
+def exploited_noise() -> Compared:
+    """T9: frozen reward noise of std s, exploited by a maximising policy, lifts Q by s c_n/(1 − γ).
+
+    Rewards are 0 and the next state is uniform, so that every Q above 0 is exploited noise.
+    """
+    counts, spread, discount, states = np.array([1, 2, 4, 8, 16, 32]), 0.5, 0.9, 40_000
+    generator = np.random.default_rng(0)
+    measured = []
+    for count in counts:
+        best = (spread * generator.standard_normal((states, count))).max(axis=1).mean()
+        value = 0.0
+        for _ in range(400):
+            value = best + discount * value
+        measured.append(value)
+    predicted = [spread * largest_of(int(n)) / (1 - discount) for n in counts]
+    return Compared(counts, np.array(predicted), np.array(measured), np.zeros(len(counts)))
+
+
+# Residual targets -------------------------------------------------------------------------------
+
+
+def change_variance() -> Compared:
+    """T10: Var(Δ)/Var(s) = 2 (1 − κ), on the carrier of probe/autocorrelation."""
+    kappas = np.array([-0.9, -0.5, 0.0, 0.5, 0.9, 0.99])
+    measured = []
+    for kappa in kappas:
+        env, rows = make_env(f"probe/autocorrelation@{kappa:g}"), []
+        for episode in range(40):
+            obs = [env.reset(episode)]
+            truncated = False
+            while not truncated:
+                step = env.step(np.zeros(1, np.float32))
+                obs.append(step.obs)
+                truncated = step.truncated
+            rows.append(np.stack(obs)[:, 2:].astype(np.float64))
+        change = np.concatenate([np.diff(r, axis=0) for r in rows])
+        measured.append(change.var(axis=0).mean() / np.concatenate(rows).var(axis=0).mean())
+    return Compared(kappas, 2 * (1 - kappas), np.array(measured))
+
+
+KAPPA = 0.95
+
+
+def decayed_slope(target: str) -> Compared:
+    """T11: what weight decay makes of s′ = κ s + noise, as the coefficient of s in the prediction.
+
+    Ridge with λ in units of Var(s): direct κ/(1 + λ), residual 1 − (1 − κ)/(1 + λ). At λ = 0 both
+    predict the same, whatever the data: least squares does not care which target it is given.
+    """
+    generator = np.random.default_rng(0)
+    s = np.empty(20_000)
+    s[0] = 0.0
+    noise = math.sqrt(1 - KAPPA**2) * generator.standard_normal(len(s))
+    for t in range(1, len(s)):
+        s[t] = KAPPA * s[t - 1] + noise[t]
+    now, then = s[:-1] - s[:-1].mean(), s[1:] - s[1:].mean()
+    decays = np.array([0.0, 0.01, 0.1, 1.0, 10.0, 100.0])
+    slope = (now @ (then if target == "direct" else then - now)) / (now @ now)
+    base = 0.0 if target == "direct" else 1.0
+    truth = KAPPA if target == "direct" else KAPPA - 1
+    return Compared(decays, base + truth / (1 + decays), base + slope / (1 + decays))
+
+
+EQUATIONS: dict[str, Callable[[], Compared]] = {
+    "loss-share": loss_share,
+    "gradient-share": gradient_share,
+    "adam-step": adam_step,
+    "adam-drift": adam_drift,
+    "bounded-std": bounded_std,
+    "affine-critic": affine_critic,
+    "terminating-critic": terminating_critic,
+    "account": account,
+    "exploited-noise": exploited_noise,
+    "change-variance": change_variance,
+    "decay-direct": lambda: decayed_slope("direct"),
+    "decay-residual": lambda: decayed_slope("residual"),
+}
+"""By the name of its figure, docs/figures/theory-NAME.svg."""

@@ -1,0 +1,1 @@
+"""How fast this machine trains, and how far from its limit."""

@@ -1,0 +1,1 @@
+"""How each instrument is shown: figures of its results, and what they mean."""

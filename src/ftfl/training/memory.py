@@ -1,0 +1,27 @@
+"""How much memory a run will need, said before it starts."""
+
+from __future__ import annotations
+
+from ftfl.config import Config
+from ftfl.envs.spec import EnvSpec
+
+PROCESS_BYTES = 500 * 2**20
+"""Python, JAX, MuJoCo, compiled programs, networks and their batches: measured with the networks of
+the paper profile on DMC tasks (docs/speed.md)."""
+
+
+def replay_bytes(config: Config, spec: EnvSpec, logged_rows: int = 0) -> int:
+    """Both replays, full: float32 obs, action, reward and next_obs, and one byte for the end."""
+    row = 4 * (2 * spec.obs_dim + spec.act_dim + 1) + 1
+    rows = min(config.replay_rows, config.steps + logged_rows)
+    if config.rollouts is not None:
+        rows += config.rollouts.capacity_rows
+    return rows * row
+
+
+def sentence(config: Config, spec: EnvSpec, runs: int) -> str:
+    """One line for the start of a run."""
+    replays = replay_bytes(config, spec)
+    total = (replays + PROCESS_BYTES) / 2**30
+    many = f", and {runs} run at once" if runs > 1 else ""
+    return f"memory: about {total:.1f} GiB a run, {replays / 2**20:.0f} MiB of it replays{many}"

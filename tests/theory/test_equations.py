@@ -1,0 +1,105 @@
+"""Every equation of docs/theory.md against its measurement, and what the page says of each."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ftfl.dynamics.ensemble import Gaussian, nll
+
+ROOT = Path(__file__).resolve().parents[2]
+TOLERANCE = {
+    "loss-share": 1e-4, "gradient-share": 1e-3, "adam-step": 1e-3, "adam-drift": 0.05,
+    "bounded-std": 5e-3, "affine-critic": 1e-9, "terminating-critic": 1e-9, "account": 1e-9,
+    "exploited-noise": 0.03, "change-variance": 0.05, "decay-direct": 0.01, "decay-residual": 0.01,
+}  # fmt: skip
+
+
+def load():
+    path = ROOT / "benchmarks" / "theory" / "equations.py"
+    spec = importlib.util.spec_from_file_location("theory_equations", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+EQUATIONS = load()
+
+
+@pytest.fixture(scope="module")
+def compared():
+    """Each equation once, for all tests of this module."""
+    made = {}
+
+    def get(name):
+        if name not in made:
+            made[name] = EQUATIONS.EQUATIONS[name]()
+        return made[name]
+
+    return get
+
+
+@pytest.mark.parametrize("name", EQUATIONS.EQUATIONS)
+def test_the_formula_gives_what_is_measured(compared, name):
+    found = compared(name)
+    assert found.predicted.shape == found.measured.shape
+    # Means over draws have an error of their own where the truth is 0.
+    atol = 0.05 if name in ("change-variance", "exploited-noise") else 1e-9
+    np.testing.assert_allclose(found.predicted, found.measured, rtol=TOLERANCE[name], atol=atol)
+
+
+@pytest.mark.parametrize("name", ["loss-share", "gradient-share"])
+def test_an_untrained_networks_own_output_hides_a_small_reward(compared, name):
+    """DESIGN's shares hold for the part of the targets; loss and gradient do not fall with it."""
+    found = compared(name)
+    assert found.usual[-1] < 1e-3 * found.usual[0]
+    assert found.measured[-1] > 0.1 * found.measured[0]
+
+
+def test_an_adam_step_has_no_unit(compared):
+    found = compared("adam-step")
+    np.testing.assert_allclose(found.measured[-1] * found.x[-1], found.measured[0], rtol=0.5)
+    assert found.measured[-1] > 1 > 100 * found.measured[0] / 10
+
+
+def test_the_optimal_policy_survives_an_affine_reward_unless_something_terminates():
+    changed = EQUATIONS.changed_actions
+    assert changed(terminating=0.0, intercept=3.0, shrink=0.05) == 0.0
+    assert changed(terminating=0.5, intercept=3.0, shrink=1.0) > 0.2
+    uneven = np.random.default_rng(0).uniform(0, 2, (20, 4))
+    assert changed(terminating=0.0, intercept=0.0, shrink=uneven) > 0.1
+    # A factor below 1 − 1/β turns the ranking round.
+    assert changed(terminating=0.0, intercept=0.0, shrink=-0.5) > 0.5
+
+
+def test_the_likelihood_knows_no_unit_but_for_its_bounds():
+    """Twice the NLL moves by 2 ln u, the same for every prediction: minimisers correspond."""
+    generator = np.random.default_rng(0)
+    mean, logvar, z = (jnp.asarray(generator.normal(size=(2, 9, 3)), jnp.float32) for _ in range(3))
+    unit = 2.0**-7
+    plain = nll(Gaussian(mean, logvar), z)
+    other = nll(Gaussian(mean * unit, logvar + 2 * jnp.log(jnp.float32(unit))), z * unit)
+    np.testing.assert_allclose(other - plain, 2 * np.log(unit), rtol=1e-5)
+
+
+def test_least_squares_does_not_care_which_target_it_is_given(compared):
+    direct, residual = compared("decay-direct"), compared("decay-residual")
+    assert direct.measured[0] == pytest.approx(residual.measured[0], abs=1e-12)
+    # Weight decay does: one shrinks to the mean, the other to persistence.
+    assert direct.measured[-1] < 0.02
+    assert residual.measured[-1] > 0.99
+
+
+def test_every_equation_has_its_figure_and_stands_on_the_page():
+    page = (ROOT / "docs" / "theory.md").read_text(encoding="utf-8")
+    shown = re.findall(r"figures/theory-([\w-]+)\.svg", page)
+    assert set(shown) == set(EQUATIONS.EQUATIONS)
+    for name in shown:
+        svg = (ROOT / "docs" / "figures" / f"theory-{name}.svg").read_text(encoding="utf-8")
+        assert svg.lstrip().startswith("<?xml")
+        assert "</svg>" in svg

@@ -1,0 +1,89 @@
+"""What `ftfl speed` counts and measures, on networks small enough to count by hand."""
+
+import contextlib
+import json
+
+import pytest
+
+from ftfl.bench import flops
+from ftfl.bench.speed import measure
+from ftfl.cli import speed as verb
+from ftfl.envs.make import make_task
+from ftfl.errors import FtflError
+from ftfl.training import memory
+from helpers import tiny
+
+TASK = "envs_for_tests:make_lqr"
+
+
+def test_products_are_counted_as_by_hand():
+    config = tiny(
+        "ftfl", TASK, sac__hidden=(8,), sac__batch_size=10, dynamics__hidden=(4,),
+        dynamics__weight_decay=(0.0, 0.0), dynamics__members=3, dynamics__batch_size=6,
+    )  # fmt: skip
+    actor, critic = 3 * 8 + 8 * 2, 4 * 8 + 8 * 1  # obs 3, act 1
+    assert flops.act(config, 3, 1) == 2 * actor
+    # Target: actor and two critics. Critics: forward, both gradients, none by their input. Actor:
+    # the same of it, and the critics forward and by their input.
+    products = actor + 2 * critic + 2 * (3 * critic - 4 * 8)
+    products += 3 * actor - 3 * 8 + 2 * 2 * critic
+    assert flops.sac_update(config, 3, 1) == 2 * 10 * products
+    model = 4 * 4 + 4 * 8  # [obs, act] to mean and log-variance of [next_obs, reward]
+    assert flops.ensemble_update(config, 3, 1) == 2 * 3 * 6 * (3 * model - 4 * 4)
+    assert flops.rollouts(config, 3, 1, 2) == 2 * config.rollouts.per_step * 2 * (actor + 3 * model)
+
+
+def test_a_paper_step_is_forty_gflop():
+    from ftfl import presets
+
+    config = presets.build("dmc/hopper-stand", "ftfl", "paper")
+    step = 20 * (flops.sac_update(config, 15, 4) + flops.ensemble_update(config, 15, 4))
+    step += flops.rollouts(config, 15, 4, 1)
+    assert step == pytest.approx(40e9, rel=0.02)
+
+
+@pytest.mark.parametrize("algo", ["sac", "ftfl"])
+def test_every_component_is_timed_and_shares_make_a_whole(algo):
+    config = tiny(algo, TASK)
+    found = measure(config, seconds=0.02)
+    names = {"act", "env_step", "insert", "sac_update", "checkpoint"}
+    if algo == "ftfl":
+        names |= {"ensemble_update", "refit_overhead", "rollouts"}
+    assert set(found.components) == names
+    assert sum(part.share for part in found.components.values()) == pytest.approx(1)
+    assert found.steps_per_second == pytest.approx(
+        1e3 / sum(part.ms_per_step for part in found.components.values())
+    )
+    for part in found.components.values():
+        assert part.median_ms > 0 or part.calls_per_step < 1
+        assert part.share_of_matmul_peak is None or 0 < part.share_of_matmul_peak < 1.5
+
+
+def test_precision_is_told_against_its_own_peak(capsys):
+    asked = "gym/Pendulum-v1 --profile probe --precision bf16 --seconds 0.05 --json"
+    status = verb.run(asked.split())
+    found = json.loads(capsys.readouterr().out)
+    assert status == 0
+    assert set(found["matmul_peak_gflops"]) == {"float32", "bf16"}
+    update = found["components"]["ensemble_update"]
+    assert update["share_of_matmul_peak"] == pytest.approx(
+        update["gflops"] / found["matmul_peak_gflops"]["bf16"]
+    )
+
+
+def test_quadruped_at_a_million_rows_stays_under_its_memory_limit():
+    """Both replays of 10⁶ and 10⁵ transitions: at most 1.2 GiB."""
+    from ftfl import presets
+
+    changes = {"steps": 1_000_000, "rollouts.per_step": 400, "rollouts.retention_steps": 250}
+    config = presets.build("dmc/quadruped-walk", "ftfl", "paper", changes)
+    with contextlib.closing(make_task(config.task)) as env:
+        assert config.rollouts.capacity_rows == 100_000
+        row = 4 * (78 + 12 + 1 + 78) + 1
+        assert memory.replay_bytes(config, env.spec) == 1_100_000 * row < 1.2 * 2**30
+        assert "1.2 GiB a run, 710 MiB of it replays" in memory.sentence(config, env.spec, 1)
+
+
+def test_more_processes_than_cores_is_one_sentence():
+    with pytest.raises(FtflError, match="--processes was given as 9999"):
+        verb.run(["--processes", "9999"])
