@@ -14,10 +14,12 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MUJOCO_GL", "disabled")
-SINGLE_THREADED = (os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false").strip()
-# Half the time of compiling is that of the fusion emitters, which most tests do not need. Only this
-# process goes without them: the runs that tests start get the flags that users' runs get.
-os.environ["XLA_FLAGS"] = SINGLE_THREADED + " --xla_cpu_use_fusion_emitters=false"
+# Half the time of compiling is that of the fusion emitters, which most tests do without; those of
+# what only users' kernels promise start a process with ``users_kernels``.
+QUICKLY = "--xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = " ".join(
+    [QUICKLY, "--xla_cpu_multi_thread_eigen=false", os.environ.get("XLA_FLAGS", "")]
+)
 
 from jaxtyping import install_import_hook  # noqa: E402
 
@@ -29,9 +31,6 @@ install_import_hook([f"ftfl.{room}" for room in ARRAY_ROOMS], "beartype.beartype
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
-
-jax.devices()  # reads the flags
-os.environ["XLA_FLAGS"] = SINGLE_THREADED
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -48,3 +47,9 @@ def quick_compiles():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def users_kernels(monkeypatch):
+    """Processes that the test starts compile as those of users do."""
+    monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"].replace(QUICKLY, ""))

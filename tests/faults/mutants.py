@@ -562,10 +562,8 @@ RANDOMNESS = [
     Mutant(
         "evaluation in the environment of the run",
         "training/loop.py",
-        """self.eval_env,
-                lambda""",
-        """self.env,
-                lambda""",
+        "evaluation(self.eval_env, config.seed",
+        "evaluation(self.env, config.seed",
         LOOP + "test_evaluation_leaves_the_environment_of_the_run_alone",
     ),
 ]

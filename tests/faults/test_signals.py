@@ -184,6 +184,7 @@ def test_killed_at_a_random_moment_a_run_ends_with_the_same_bits(env, tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("users_kernels")
 @pytest.mark.parametrize("algo", ["sac", "mbpo", "ftfl"])
 def test_killed_at_ten_random_moments_a_run_ends_with_the_same_bits(algo, env, tmp_path):
     killed = harness(algo, 10, 600, 1, env, tmp_path)

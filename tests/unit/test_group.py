@@ -23,7 +23,7 @@ from ftfl.training import grouping
 from ftfl.training.group import Group, mesh_for
 from ftfl.training.loop import Loop
 from ftfl.training.signals import StopRequest
-from helpers import tiny
+from helpers import compilations, tiny
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 TASK = "envs_for_tests:make_simulated_lqr"
@@ -121,9 +121,9 @@ def test_seeds_together_equal_seeds_alone_up_to_rounding_and_compile_once(tmp_pa
     warm = [arrays(loop)["action"][:40] for loop in (alone[0], together[0], together[1])]
     np.testing.assert_array_equal(warm[0], warm[1])
     assert not np.array_equal(warm[0], warm[2])
-    sizes = {name: getattr(group.learner, name)._cache_size() for name in NAMES}
+    sizes = {name: compilations(getattr(group.learner, name)) for name in NAMES}
     assert sizes == dict.fromkeys(NAMES, 1) | {"fit": 0}
-    assert group.single.learn._cache_size() == 0, "no seed was ever behind"
+    assert compilations(group.single.learn) == 0, "no seed was ever behind"
 
 
 def test_a_fault_of_one_environment_voids_a_step_of_that_seed_only(tmp_path):
@@ -175,7 +175,7 @@ def test_a_seed_rolls_back_by_itself_and_catches_up(tmp_path):
     assert ends == {0: None, 1: None}
     assert [loop.progress.rollbacks for loop in together] == [0, 1]
     assert [loop.progress.env_steps for loop in together] == [60, 60]
-    assert group.single.learn._cache_size() == 1, "the seed behind learned by itself"
+    assert compilations(group.single.learn) == 1, "the seed behind learned by itself"
     alone = loops_of(tmp_path / "alone", seeds=(0,), **changes)[0]
     alone.run()
     assert_alike(alone, together[0])

@@ -194,7 +194,7 @@ def test_logged_transitions_come_first(tmp_path):
 def in_units(monkeypatch, path, algo, **changes):
     """The records of a run in the task's own unit of reward, and of one in another.
 
-    In processes of their own: the promise is about the kernels that users get (see conftest.py).
+    In processes of their own: the promise is about the kernels that users get.
     """
     places = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, places)))
@@ -209,6 +209,7 @@ def in_units(monkeypatch, path, algo, **changes):
     return [read_metrics(run_dir.metrics_path) for run_dir in made]
 
 
+@pytest.mark.usefixtures("users_kernels")
 def test_returns_are_in_the_tasks_own_unit(monkeypatch, tmp_path):
     plain, dialled = in_units(monkeypatch, tmp_path, "sac")
     drop = ("seconds", "time/")
@@ -219,6 +220,7 @@ def test_returns_are_in_the_tasks_own_unit(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("users_kernels")
 def test_what_the_model_says_of_rewards_is_in_the_tasks_own_unit(monkeypatch, tmp_path):
     plain, dialled = in_units(monkeypatch, tmp_path, "ftfl", steps=45)
     rewards = [name for name in plain[-1] if name.endswith("_reward")]

@@ -134,18 +134,18 @@ def functions(
     require_compatible(config, spec)
     ends = Ends(spec.termination, spec.reward_fn)
 
-    def uniform(key: Array, env_steps: Array) -> Float[Array, "A"]:
+    def explore(key: Array, env_steps: Array) -> Float[Array, "A"]:
         key = stream_key(key, Stream.EXPLORE, env_steps)
         return jax.random.uniform(key, (spec.act_dim,), minval=-1.0, maxval=1.0)
 
-    def play(actor: MLP, key: Array, env_steps: Array, obs: Float[Array, "O"]) -> Array:
+    def act(actor: MLP, key: Array, env_steps: Array, obs: Float[Array, "O"]) -> Array:
         drawn_from = sac.policy(actor, obs[None], config.sac)
         return exploration.act(drawn_from, key, env_steps, config.sac)[0]
 
     def mode(actor: MLP, obs: Float[Array, "O"]) -> Float[Array, "A"]:
         return sac.policy(actor, obs[None], config.sac).mode()[0]
 
-    def keep(parts: dict[str, Any], transition: Transition) -> dict[str, Any]:
+    def observe(parts: dict[str, Any], transition: Transition) -> dict[str, Any]:
         row = jax.tree.map(lambda x: x[None], transition)
         wrong = jnp.int32(0)
         if spec.termination is not None:
@@ -260,12 +260,5 @@ def functions(
             alarms=sentinels.forget_agent(state.alarms),
         )
 
-    return {
-        "explore": uniform,
-        "act": play,
-        "mode": mode,
-        "observe": keep,
-        "fit": fit,
-        "learn": learn,
-        "reset_agent": reset_agent,
-    }
+    written = (explore, act, mode, observe, fit, learn, reset_agent)
+    return {function.__name__: function for function in written}
