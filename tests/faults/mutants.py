@@ -609,15 +609,15 @@ ENVIRONMENTS = [
 RECORDS = [
     Mutant(
         "logged rewards in the unit of the dial",
-        "training/loop.py",
-        'v / self._unit if k.endswith("_reward") else v',
+        "training/records.py",
+        'v / unit if k.endswith("_reward") else v',
         "v",
         LOOP + "test_what_the_model_says_of_rewards_is_in_the_tasks_own_unit",
     ),
     Mutant(
         "evaluated returns in the unit of the dial",
-        "training/loop.py",
-        "result.returns / self._unit",
+        "training/records.py",
+        "result.returns / unit",
         "result.returns",
         LOOP + "test_returns_are_in_the_tasks_own_unit",
     ),
