@@ -104,7 +104,7 @@ class _Bench:
             "env_step": (self._env_step(), 1.0, None, ""),
             "insert": (self._insert(), 1.0, None, ""),
         }
-        rolled, updates = 0.0, config.sac.updates_per_step
+        updates = config.sac.updates_per_step
         if config.dynamics is not None and config.rollouts is not None:
             each, fixed = self._fit()
             model, every = config.dynamics, config.dynamics.train_every
@@ -113,13 +113,12 @@ class _Bench:
                 flops.ensemble_update(config, *self.dims), model.precision,
             )  # fmt: skip
             timed["refit_overhead"] = (fixed, 1 / every, None, "")
-            rolled = self._rollouts()
             work = flops.rollouts(config, *self.dims, config.rollouts.length[2])
             batches = config.rollouts.every
-            timed["rollouts"] = (rolled, 1 / batches, work * batches, "float32")
-        learn = self._learn() - rolled
+            timed["rollouts"] = (self._rollouts(), 1 / batches, work * batches, "float32")
         timed["sac_update"] = (
-            learn / updates, updates, flops.sac_update(config, *self.dims), config.sac.precision,
+            self._updates() / updates, updates,
+            flops.sac_update(config, *self.dims), config.sac.precision,
         )  # fmt: skip
         timed["checkpoint"] = (self._checkpoint(), 1 / config.checkpoint_every, None, "")
         total = sum(seconds * calls for seconds, calls, *_ in timed.values())
@@ -223,21 +222,15 @@ class _Bench:
 
         return self._median(call)
 
-    def _learn(self) -> float:
-        """Rollouts, in the steps that have any, and all agent updates of a step."""
-        every = 1 if self.config.rollouts is None else self.config.rollouts.every
-        slow = []
+    def _updates(self) -> float:
+        """All agent updates of a step, their batches drawn from what the rollouts have left."""
+        learner = make_learner(self.config, self.env.spec, rollouts=False)
 
         def call() -> Any:
-            start = time.perf_counter()
-            self.state, metrics = self.learner.learn(self.state)
-            jax.block_until_ready(metrics)
-            slow.append(time.perf_counter() - start)
+            self.state, metrics = learner.learn(self.state)
             return metrics
 
-        median = self._median(call)
-        # With rollouts in some steps only, these are the slowest.
-        return median if every == 1 else float(np.sort(slow[2:])[-max(len(slow) // every, 1)])
+        return self._median(call)
 
     def _checkpoint(self) -> float:
         with tempfile.TemporaryDirectory() as folder:

@@ -98,9 +98,9 @@ def require_compatible(config: Config, spec: EnvSpec) -> None:
         )
 
 
-def make_learner(config: Config, spec: EnvSpec) -> Learner:
+def make_learner(config: Config, spec: EnvSpec, *, rollouts: bool = True) -> Learner:
     """The functions of this configuration, each compiled at its first call; see ``functions``."""
-    written = functions(config, spec)
+    written = functions(config, spec, rollouts=rollouts)
     return Learner(**{name: compiled(function, name) for name, function in written.items()})
 
 
@@ -115,7 +115,7 @@ def compiled(function: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 
 def functions(
-    config: Config, spec: EnvSpec, axis: str | None = None
+    config: Config, spec: EnvSpec, axis: str | None = None, *, rollouts: bool = True
 ) -> dict[str, Callable[..., Any]]:
     """The functions of this configuration as they are written, for one seed.
 
@@ -126,6 +126,7 @@ def functions(
         spec: of its task.
         axis: name of the axis over which they will be vmapped, along which all are at the same
             learn step; None: they will not be.
+        rollouts: False: ``learn`` makes up no new transitions, so that the rest can be timed.
 
     Raises:
         FtflError: a model-based algorithm on a task without a termination rule, or a given reward
@@ -176,7 +177,8 @@ def functions(
         metrics: Metrics = {}
         usable = jnp.int32(0)
         if state.synthetic is not None:
-            state, metrics = _imagine(state, rollout_key)
+            if rollouts:
+                state, metrics = _imagine(state, rollout_key)
             assert state.synthetic is not None
             assert state.screen is not None
             usable = usable_rows(state.synthetic, state.screen, state.env_steps, config)
