@@ -152,13 +152,18 @@ def run_dir(cell: Cell, out: Path) -> RunDir:
     return workers.prepare([cell.config()], [path], ["benchmarks/probes/run.py"])[0]
 
 
+def arms(todo: list[Cell]) -> list[list[Cell]]:
+    """The seeds of each arm, which train together."""
+    found: dict[tuple[str, float, str], list[Cell]] = {}
+    for cell in todo:
+        found.setdefault((cell.dial, cell.level, cell.arm), []).append(cell)
+    return list(found.values())
+
+
 def train(todo: list[Cell], out: Path, jobs: int | None, keep: bool) -> None:
     """Run what is to be done, seeds of one arm together, and write a line as each ends."""
     pool = workers.Pool(jobs)
-    arms: dict[tuple[str, float, str], list[Cell]] = {}
-    for cell in todo:
-        arms.setdefault((cell.dial, cell.level, cell.arm), []).append(cell)
-    waiting, begun, count = list(arms.values()), {}, 0
+    waiting, begun, count = arms(todo), {}, 0
     try:
         while waiting or begun:
             pool.poll()
@@ -223,14 +228,15 @@ def main() -> None:
     try:
         asked = list(cells(args))
         todo = [c for c in asked if (c.dial, float(c.level), c.arm, c.seed) not in done]
-        for cell in {(c.dial, c.level, c.arm): c for c in todo}.values():
-            workers.check_task(cell.config())  # before hours are spent
+        for seeds in arms(todo):
+            workers.check_task(seeds[-1].config())  # before hours are spent
         seconds = float(np.median([r["seconds"] for r in rows])) if rows else SECONDS_A_RUN
         at_once = len(cores.available()[: args.jobs or None])
-        hours = len(todo) * seconds / 3600 / at_once
+        # Seeds that train together share their seconds.
+        hours = len(arms(todo)) * seconds / 3600 / at_once
         print(
-            f"{len(todo)} of {len(asked)} runs to do, about {seconds:.0f} s each: {hours:.1f} h on"
-            f" {at_once} cores",
+            f"{len(todo)} of {len(asked)} runs to do, about {seconds:.0f} s an arm: {hours:.1f} h"
+            f" on {at_once} cores",
             flush=True,
         )
         if not args.plan:
