@@ -4,11 +4,14 @@
     python benchmarks/probes/run.py                             # the grid, an arm's seeds together
     python benchmarks/probes/run.py --dial jump --levels 4 64 --seeds 0 1 --algos mbpo ftfl
     python benchmarks/probes/run.py --dial slow --doors slow-channel-floor floor --algos ftfl
+    python benchmarks/probes/run.py --algos m2ac --results FILE --examine    # benchmarks/lineage
 
 Every finished run is a line of results/runs.jsonl, failed ones too; cells that stand there are
 skipped, so the command can be stopped (Ctrl-C) and given again. A run of SAC is the same to the bit
 at every level (tests/unit/test_probes.py), so SAC runs at rest only. Run directories go to --out;
-their checkpoints are deleted once the line is written, unless --keep. Then: report.py.
+their checkpoints are deleted once the line is written, unless --keep. With --examine three
+instruments of `ftfl autopsy --quick` look at each finished run first, and their numbers join its
+line. Then: report.py.
 """
 
 from __future__ import annotations
@@ -30,7 +33,10 @@ from ftfl.config import Config
 from ftfl.envs.make import make_env
 from ftfl.envs.probes import DIALS
 from ftfl.errors import FtflError
+from ftfl.forensics.autopsy import examine
 from ftfl.forensics.doors import doors
+from ftfl.forensics.registry import INSTRUMENTS
+from ftfl.forensics.subject import Subject
 from ftfl.store.metrics_file import read_metrics, series
 from ftfl.store.rundir import RunDir
 from ftfl.training import cores, grouping, workers
@@ -47,7 +53,9 @@ LAST = 3
 """Evaluations whose mean is a run's return: those of the last 750 steps."""
 KEPT = ("model/reward_r2", "model/reward_r2_averaged", "model/skill_over_persistence",
         "model/predicted_std_unit", "rollout/synthetic_reward_mean_reward",
-        "rollout/real_reward_mean_reward", "agent/q_mean_scaled", "agent/temperature")  # fmt: skip
+        "rollout/real_reward_mean_reward", "rollout/kept_share", "rollout/penalty_mean_reward",
+        "rollout/uncertainty_mean_screen", "agent/q_mean_scaled", "agent/temperature")  # fmt: skip
+EXAMINED = ("reward_fidelity", "screen_sight", "critic_account")
 SECONDS_A_RUN = 30.0
 """Of CPU, measured for MBPO and FTFL at rest, compilation included; until a run has been timed."""
 
@@ -99,11 +107,12 @@ def reward_variance(task: str, unit: float) -> float:
     return float(np.var(rewards))
 
 
-def read_rows() -> list[dict[str, Any]]:
+def read_rows(results: Path | None = None) -> list[dict[str, Any]]:
     """All lines so far; a last line that a power cut tore is left out."""
-    if not RESULTS.exists():
+    results = RESULTS if results is None else results
+    if not results.exists():
         return []
-    lines = RESULTS.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = results.read_text(encoding="utf-8").splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
@@ -122,7 +131,29 @@ def cells(args: argparse.Namespace) -> Iterator[Cell]:
                         yield Cell(dial, level, algo, seed)
 
 
-def row(cell: Cell, run: RunDir) -> dict[str, Any]:
+def measured(run: RunDir) -> dict[str, Any]:
+    """What instruments say of a finished run: values with intervals, and names of findings."""
+    wanted = [i for i in INSTRUMENTS if i.name in EXAMINED]
+    found = examine(Subject.load(run.path), quick=True, instruments=wanted).to_json()
+    return {
+        "autopsy": rounded(found["numbers"]),
+        "findings": [finding["name"] for finding in found["findings"]],
+        "not_measured": found["not_measured"],
+    }
+
+
+def rounded(value: Any) -> Any:
+    """Four digits, and intervals as [value, low, high]: a line a run should stay readable."""
+    if isinstance(value, dict):
+        if value.keys() >= {"value", "low", "high"}:
+            return [rounded(value[k]) for k in ("value", "low", "high")]
+        return {k: rounded(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [rounded(v) for v in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def row(cell: Cell, run: RunDir, look: bool = False) -> dict[str, Any]:
     """What is kept of a run that has ended."""
     status = run.read_status()
     records = read_metrics(run.metrics_path) if run.metrics_path.exists() else []
@@ -137,6 +168,7 @@ def row(cell: Cell, run: RunDir) -> dict[str, Any]:
         "return": round(float(np.mean(returns[-LAST:])), 5) if done and returns else None,
         "returns": [round(v, 4) for v in returns],
         **{name: float(f"{v[-1]:.6g}") for name, v in last.items() if len(v)},
+        **(measured(run) if look and done and cell.arm != "sac" else {}),
         "versions": {k: provenance.get(k) for k in ("ftfl", "source", "git", "cpu")},
     }  # fmt: skip
 
@@ -160,9 +192,9 @@ def arms(todo: list[Cell]) -> list[list[Cell]]:
     return list(found.values())
 
 
-def train(todo: list[Cell], out: Path, jobs: int | None, keep: bool) -> None:
+def train(todo: list[Cell], args: argparse.Namespace) -> None:
     """Run what is to be done, seeds of one arm together, and write a line as each ends."""
-    pool = workers.Pool(jobs)
+    pool, out = workers.Pool(args.jobs), Path(args.out)
     waiting, begun, count = arms(todo), {}, 0
     try:
         while waiting or begun:
@@ -178,13 +210,13 @@ def train(todo: list[Cell], out: Path, jobs: int | None, keep: bool) -> None:
             for cell, made in [(c, m) for c, m in begun.items() if m.path not in going]:
                 del begun[cell]
                 count += 1
-                line = row(cell, made)
+                line = row(cell, made, args.examine)
                 if line["state"] not in ("done", "failed"):
                     continue  # stopped from outside: the next command goes on with it
-                RESULTS.parent.mkdir(exist_ok=True)
-                with open(RESULTS, "a", encoding="utf-8") as file:
+                args.results.parent.mkdir(exist_ok=True)
+                with open(args.results, "a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
-                if not keep:
+                if not args.keep:
                     shutil.rmtree(made.path / "checkpoints", ignore_errors=True)
                 name = f"{cell.dial}@{cell.level:g} {cell.arm} seed {cell.seed}"
                 print(f"{count}/{len(todo)} {name}: {line['state']}, return {line['return']},"
@@ -216,10 +248,12 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="repeat runs that failed")
     parser.add_argument("--jobs", type=int, help="processes side by side [one per core]")
     parser.add_argument("--out", default="runs/probes", help="folder of run directories")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="file of lines")
+    parser.add_argument("--examine", action="store_true", help="let instruments look at each run")
     parser.add_argument("--keep", action="store_true", help="keep checkpoints")
     parser.add_argument("--plan", action="store_true", help="say what would run, and how long")
     args = parser.parse_args()
-    rows = read_rows()
+    rows = read_rows(args.results)
     done = {
         (r["dial"], float(r["level"]), r["arm"], r["seed"])
         for r in rows
@@ -240,7 +274,7 @@ def main() -> None:
             flush=True,
         )
         if not args.plan:
-            train(todo, Path(args.out), args.jobs, args.keep)
+            train(todo, args)
     except FtflError as error:
         sys.exit(str(error))
 

@@ -14,6 +14,7 @@ from ftfl.forensics.audit import Plan
 from ftfl.forensics.autopsy import Autopsy, examine
 from ftfl.forensics.evidence import Estimate, Finding
 from ftfl.forensics.instruments.attribution import Arm, Attribution
+from ftfl.forensics.instruments.screen import ScreenSight
 from ftfl.forensics.instruments.targets import TargetComparison
 from ftfl.forensics.instruments.units import UnitChange, UnitInvariance
 from ftfl.forensics.listing import listed
@@ -37,8 +38,8 @@ def around(value, half=0.1, n=5):
     return Estimate(value, value - half, value + half, n, "bootstrap over clusters")
 
 
-def refit_results():
-    """What the instruments that train anew return, made by hand."""
+def results_by_hand():
+    """Of the instruments that train anew, and of the one that asks a screen."""
     seeds = np.zeros(3)
     arms = [
         Arm(name, {}, seeds + r, seeds + r, np.full((3, 2), s), np.full((3, 2), s))
@@ -46,6 +47,10 @@ def refit_results():
     ]
     skills = {"residual": np.full((3, 2), 0.4), "direct": np.full((3, 2), 0.7)}
     return {
+        "screen_sight": ScreenSight(
+            "m2ac", around(0.4), around(0.0), around(0.6), around(-0.5), around(-0.4), around(0.5),
+            True, 0, "raw",
+        ),
         "attribution": Attribution(
             arms[0], (arms[1],), (arms[1], arms[2]), ("a", EVIL), 100, (0, 1, 2)
         ),
@@ -64,7 +69,7 @@ def refit_results():
 
 @pytest.fixture(scope="module")
 def examined(tmp_path_factory, quick_compiles):
-    """A run without and one with a model, small; and by hand what would train models anew."""
+    """A run without and one with a model, small; and by hand what takes other or longer runs."""
     folder = tmp_path_factory.mktemp("runs")
     found = []
     with pytest.MonkeyPatch.context() as patch:
@@ -75,7 +80,7 @@ def examined(tmp_path_factory, quick_compiles):
             wanted = [i for i in INSTRUMENTS if i.name not in skipped]
             found.append(examine(Subject.load(path), True, instruments=wanted))
     sac, ftfl = found
-    whole = Autopsy(ftfl.subject, {**ftfl.results, **refit_results()}, {}, (EVIL,), ftfl.truth)
+    whole = Autopsy(ftfl.subject, {**ftfl.results, **results_by_hand()}, {}, (EVIL,), ftfl.truth)
     return [sac, whole]
 
 

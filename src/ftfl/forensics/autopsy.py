@@ -80,6 +80,8 @@ def examine(
     results: dict[str, Result] = {}
     unmeasured: dict[str, str] = {}
     for instrument in INSTRUMENTS if instruments is None else instruments:
+        if not instrument.concerns(subject.config):
+            continue
         if quick and instrument.refits:
             unmeasured[instrument.name] = "--quick trains no models anew"
             continue

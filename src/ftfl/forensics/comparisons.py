@@ -118,7 +118,7 @@ def rank(
         within.append(r.var())
         if np.ptp(r) <= _SAME * np.abs(r).max():
             continue
-        a, b = (x - x.mean() for x in (_ranks(r), _ranks(told)))
+        a, b = (x - x.mean() for x in (ranks(r), ranks(told)))
         spread = np.sqrt((a @ a) * (b @ b))
         correlations.append(float(a @ b / spread) if spread > 0 else 0.0)
         losses.append((r.max() - r[told == told.max()].mean(), r.max() - r.mean()))
@@ -139,7 +139,7 @@ def rank(
     )
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
+def ranks(values: np.ndarray) -> np.ndarray:
     """1 for the smallest; equal values share the mean of their ranks."""
     _, member, count = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(count) - (count - 1) / 2)[member]

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from ftfl.config import Config
 from ftfl.dynamics import predict as dynamics
+from ftfl.forensics.judging import REDRAWING
 from ftfl.forensics.learned import batched
 from ftfl.rollouts import registry
 from ftfl.rollouts.generate import length_at
@@ -29,8 +30,6 @@ Penalty: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 JUDGING = frozenset({"keep-all", "macura", "certainty"})
 """Screens that only choose rows and never touch a reward."""
-REDRAWING = frozenset({"infoprop"})
-"""Screens that draw the outcome anew from all elites: no penalty, but other data than a draw."""
 
 
 def make_penalty(state: RunState, config: Config, obs_dim: int) -> Penalty | None:

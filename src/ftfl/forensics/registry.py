@@ -10,7 +10,7 @@ from typing import TypeAlias
 import jax
 import numpy as np
 
-from ftfl.config import DynamicsConfig
+from ftfl.config import Config, DynamicsConfig
 from ftfl.dynamics.predict import DynamicsState
 from ftfl.errors import FtflError
 from ftfl.forensics.audit import Truth, ask, plan, stored_paths
@@ -21,9 +21,11 @@ from ftfl.forensics.instruments.health import critic_health
 from ftfl.forensics.instruments.reward import reward_fidelity
 from ftfl.forensics.instruments.rollout import STEPS, Source, rollout_error
 from ftfl.forensics.instruments.scales import target_scales
+from ftfl.forensics.instruments.screen import screen_sight
 from ftfl.forensics.instruments.targets import residual_or_direct
 from ftfl.forensics.instruments.units import unit_invariance
 from ftfl.forensics.instruments.variance import model_variance
+from ftfl.forensics.judging import judge
 from ftfl.forensics.learned import WorldModel
 from ftfl.forensics.rows import evenly, select, thinned
 from ftfl.forensics.subject import Subject
@@ -123,6 +125,8 @@ class Instrument:
     measure: Callable[[Examination], Result]
     refits: bool = False
     """It trains models anew, which takes minutes."""
+    concerns: Callable[[Config], bool] = lambda config: True
+    """Whether there is anything to measure in a run so configured; if not, nobody misses it."""
 
 
 def _scales(x: Examination) -> Result:
@@ -190,6 +194,30 @@ def _critic(x: Examination) -> Result:
     )
 
 
+def _screen(x: Examination) -> Result:
+    subject = x.subject
+    which, unseen = x.unseen
+    which = evenly(which, _MOST_ROWS)
+    rows = select(subject.rows, which)
+    obs, action = np.asarray(rows.obs), np.asarray(rows.action)
+    judged = judge(subject.state, subject.config, subject.spec, obs, action, _SEED)
+    assert subject.config.rollouts is not None
+    return screen_sight(
+        judged,
+        subject.rewards[which],
+        np.asarray(rows.next_obs, np.float64),
+        np.std(np.asarray(subject.rows.obs, np.float64), axis=0),
+        subject.episode[which],
+        unseen,
+        subject.config.rollouts.screen,
+        x.config.scale,
+    )
+
+
+def _screened(config: Config) -> bool:
+    return config.rollouts is not None and config.rollouts.screen != "keep-all"
+
+
 def _health(x: Examination) -> Result:
     config = x.subject.config
     rows = thinned(x.subject.rows, _MOST_ROWS)
@@ -235,6 +263,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     Instrument("model_variance", "Model variance", _variance),
     Instrument("reward_fidelity", "Reward fidelity", _reward),
     Instrument("rollout_error", "Rollout error", _rollout),
+    Instrument("screen_sight", "What the screen sees", _screen, concerns=_screened),
     Instrument("critic_account", "Critic account", _critic),
     Instrument("critic_health", "Critic health", _health),
     Instrument("unit_invariance", "Unit invariance", _units, refits=True),

@@ -11,6 +11,7 @@ from ftfl.forensics.evidence import Estimate
 from ftfl.forensics.instruments.reward import MATTERS, RewardFidelity
 from ftfl.forensics.instruments.rollout import RolloutError
 from ftfl.forensics.instruments.scales import Scales
+from ftfl.forensics.instruments.screen import ScreenSight
 from ftfl.forensics.instruments.shares import RewardShares
 from ftfl.forensics.instruments.variance import ModelVariance
 from ftfl.report.drawing import draw
@@ -127,6 +128,30 @@ def _fidelity(result: RewardFidelity) -> Iterator[tuple[str, Dot]]:
     ranking = result.ranking
     if ranking is not None and ranking.states and ranking.share > MATTERS:
         yield "ranking of actions", ranking.correlation
+
+
+def sight(results: Mapping[str, ScreenSight]) -> Figure:
+    """What the screen knows of true errors, and what it keeps, from `screen_sight`."""
+    return dots(
+        "What the screen sees, and what it lets through",
+        {run: dict(_sight(result)) for run, result in results.items()},
+        Axis("share, R², or rank correlation", marks=(0.0, 1.0), frame=(-1.0, 1.5)),
+        "Order: rank correlation of the screen's uncertainty with the true error of reward and next"
+        " state; 0: it does not know where the model is wrong. R² of drawn rewards, of all rows and"
+        " of those stored: where both are alike, the screen does not help the reward.",
+    )
+
+
+def _sight(result: ScreenSight) -> Iterator[tuple[str, Dot]]:
+    yield "rows stored", result.stored
+    for name, found in (
+        ("order, reward error", result.sees_reward),
+        ("order, state error", result.sees_state),
+        ("reward's R², all rows", result.reward_r2),
+        ("reward's R², stored", result.reward_r2_stored),
+    ):
+        if found is not None:
+            yield name, found
 
 
 def skill(results: Mapping[str, RolloutError]) -> Figure:

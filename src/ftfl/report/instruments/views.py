@@ -50,6 +50,13 @@ VIEWS: dict[str, View] = {
         " was ever fitted to.",
         (model.skill,),
     ),
+    "screen_sight": View(
+        "A screen trusts one number of each imagined row. Here that number is set beside what"
+        " really happened: do rows it distrusts have larger errors, and are the rows it stores"
+        " better than all? A screen that looks at the next state alone cannot see a reward head"
+        " that has collapsed.",
+        (model.sight,),
+    ),
     "critic_account": View(
         "What the critic promises from real states, against what the simulator then paid the same"
         " policy. The difference is split exactly into what the critic did not fit of its own"
