@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from run import LEVELS, read_rows
+from run import LEVELS, RESULTS, read_lines
 
 from ftfl.envs.probes import DIALS
 from ftfl.report.figures import draw
@@ -37,7 +37,7 @@ Runs = dict[tuple[str, str, str], list[dict[str, Any]]]
 
 def load() -> Runs:
     """Rows by cell; of a run that was repeated, the newest."""
-    newest = {(r["dial"], f"{r['level']:g}", r["arm"], r["seed"]): r for r in read_rows()}
+    newest = {(r["dial"], f"{r['level']:g}", r["arm"], r["seed"]): r for r in read_lines(RESULTS)}
     runs: Runs = defaultdict(list)
     for (dial, level, arm, _), row in sorted(newest.items()):
         runs[dial, level, arm].append(row)

@@ -17,7 +17,6 @@ line. Then: report.py.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 import time
@@ -33,13 +32,13 @@ from ftfl.config import Config
 from ftfl.envs.make import make_env
 from ftfl.envs.probes import DIALS
 from ftfl.errors import FtflError
-from ftfl.forensics.autopsy import examine
 from ftfl.forensics.doors import doors
-from ftfl.forensics.registry import INSTRUMENTS
-from ftfl.forensics.subject import Subject
 from ftfl.store.metrics_file import read_metrics, series
 from ftfl.store.rundir import RunDir
 from ftfl.training import cores, grouping, workers
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from lines import add_line, measured, read_lines
 
 RESULTS = Path(__file__).parent / "results" / "runs.jsonl"
 ALGOS = ("sac", "mbpo", "mbpo-unit", "mbpo-direct", "ftfl")
@@ -107,15 +106,6 @@ def reward_variance(task: str, unit: float) -> float:
     return float(np.var(rewards))
 
 
-def read_rows(results: Path | None = None) -> list[dict[str, Any]]:
-    """All lines so far; a last line that a power cut tore is left out."""
-    results = RESULTS if results is None else results
-    if not results.exists():
-        return []
-    lines = results.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
 def cells(args: argparse.Namespace) -> Iterator[Cell]:
     """What was asked for, seeds outermost."""
     for seed in args.seeds:
@@ -129,28 +119,6 @@ def cells(args: argparse.Namespace) -> Iterator[Cell]:
                             yield from (Cell(dial, level, f"{algo}+{d}", seed) for d in args.doors)
                     elif algo != "sac" or dial == "rest" or args.sac_at_levels:
                         yield Cell(dial, level, algo, seed)
-
-
-def measured(run: RunDir) -> dict[str, Any]:
-    """What instruments say of a finished run: values with intervals, and names of findings."""
-    wanted = [i for i in INSTRUMENTS if i.name in EXAMINED]
-    found = examine(Subject.load(run.path), quick=True, instruments=wanted).to_json()
-    return {
-        "autopsy": rounded(found["numbers"]),
-        "findings": [finding["name"] for finding in found["findings"]],
-        "not_measured": found["not_measured"],
-    }
-
-
-def rounded(value: Any) -> Any:
-    """Four digits, and intervals as [value, low, high]: a line a run should stay readable."""
-    if isinstance(value, dict):
-        if value.keys() >= {"value", "low", "high"}:
-            return [rounded(value[k]) for k in ("value", "low", "high")]
-        return {k: rounded(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [rounded(v) for v in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def row(cell: Cell, run: RunDir, look: bool = False) -> dict[str, Any]:
@@ -168,7 +136,7 @@ def row(cell: Cell, run: RunDir, look: bool = False) -> dict[str, Any]:
         "return": round(float(np.mean(returns[-LAST:])), 5) if done and returns else None,
         "returns": [round(v, 4) for v in returns],
         **{name: float(f"{v[-1]:.6g}") for name, v in last.items() if len(v)},
-        **(measured(run) if look and done and cell.arm != "sac" else {}),
+        **(measured(run.path, EXAMINED) if look and done and cell.arm != "sac" else {}),
         "versions": {k: provenance.get(k) for k in ("ftfl", "source", "git", "cpu")},
     }  # fmt: skip
 
@@ -213,9 +181,7 @@ def train(todo: list[Cell], args: argparse.Namespace) -> None:
                 line = row(cell, made, args.examine)
                 if line["state"] not in ("done", "failed"):
                     continue  # stopped from outside: the next command goes on with it
-                args.results.parent.mkdir(exist_ok=True)
-                with open(args.results, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(line) + "\n")
+                add_line(args.results, line)
                 if not args.keep:
                     shutil.rmtree(made.path / "checkpoints", ignore_errors=True)
                 name = f"{cell.dial}@{cell.level:g} {cell.arm} seed {cell.seed}"
@@ -253,7 +219,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="keep checkpoints")
     parser.add_argument("--plan", action="store_true", help="say what would run, and how long")
     args = parser.parse_args()
-    rows = read_rows(args.results)
+    rows = read_lines(args.results)
     done = {
         (r["dial"], float(r["level"]), r["arm"], r["seed"])
         for r in rows

@@ -25,7 +25,8 @@ def grid(monkeypatch, tmp_path):
         monkeypatch.setitem(sys.modules, name, module)
         spec.loader.exec_module(module)
         loaded[name] = module
-    monkeypatch.setattr(loaded["run"], "RESULTS", tmp_path / "runs.jsonl")
+    for module in loaded.values():
+        monkeypatch.setattr(module, "RESULTS", tmp_path / "runs.jsonl")
     monkeypatch.setattr(loaded["report"], "HERE", tmp_path)
     monkeypatch.setattr(loaded["report"], "FIGURES", tmp_path)
     (tmp_path / "INTRODUCTION.md").write_text("# Probes\n")
@@ -80,7 +81,7 @@ def test_a_torn_line_is_left_out_and_the_page_says_what_failed(grid, tmp_path):
     rows += [line("slow", 6, "mbpo", 0, None, "failed")]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     run.RESULTS.write_text(text + '{"dial": "slow", "lev')
-    assert run.read_rows() == rows
+    assert run.read_lines(run.RESULTS) == rows
     report.main()
     page = (tmp_path / "README.md").read_text()
     assert "19 runs, 1 of them failed" in page

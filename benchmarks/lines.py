@@ -1,0 +1,49 @@
+"""Runs as lines of JSON: what the benchmarks that train many small runs share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ftfl.forensics.autopsy import examine
+from ftfl.forensics.registry import INSTRUMENTS
+from ftfl.forensics.subject import Subject
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All lines so far; a last line that a power cut tore is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def add_line(path: Path, line: dict[str, Any]) -> None:
+    """Append one line."""
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def measured(run: Path, instruments: Sequence[str]) -> dict[str, Any]:
+    """What instruments say of a finished run: values with intervals, and names of findings."""
+    wanted = [i for i in INSTRUMENTS if i.name in instruments]
+    found = examine(Subject.load(run), quick=True, instruments=wanted).to_json()
+    return {
+        "autopsy": rounded(found["numbers"]),
+        "findings": [finding["name"] for finding in found["findings"]],
+        "not_measured": found["not_measured"],
+    }
+
+
+def rounded(value: Any) -> Any:
+    """Four digits, and intervals as [value, low, high]: a line a run should stay readable."""
+    if isinstance(value, dict):
+        if value.keys() >= {"value", "low", "high"}:
+            return [rounded(value[k]) for k in ("value", "low", "high")]
+        return {k: rounded(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [rounded(v) for v in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
