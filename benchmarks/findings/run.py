@@ -41,8 +41,8 @@ MOMENTS = (10_000, 50_000, 100_000, 300_000)
 ARMS = ("sac", "mbpo", "mbpo-unit", "mbpo-direct", "ftfl")
 DOORS = {"scale": "dynamics.scale=unit", "target": "dynamics.target=direct"}
 """Changes of an arm PRESET+DOOR."""
-INSTRUMENTS = ("model_variance", "reward_fidelity", "rollout_error", "screen_sight",
-               "critic_account", "critic_health")  # fmt: skip
+INSTRUMENTS = ("reward_fidelity", "rollout_error", "screen_sight", "critic_account",
+               "critic_health")  # fmt: skip
 KEPT = ("model/reward_r2", "model/skill_over_persistence", "rollout/kept_share",
         "rollout/penalty_mean_reward", "rollout/synthetic_reward_mean_reward",
         "rollout/real_reward_mean_reward", "agent/q_mean_scaled",
@@ -103,10 +103,11 @@ def refits(args: argparse.Namespace) -> None:
         subject = Subject.load(path)
         config = presets.build(f"dmc/{task}", "mbpo", "laptop").dynamics
         assert config is not None
+        print(f"{task}@{moment}", flush=True)
         begin = time.monotonic()
         found = attribution(
             subject.rows, config, REFIT_UPDATES, args.seeds, subject.spec.obs_names,
-            only=REFIT_DOORS, progress=lambda *at: print(task, moment, *at, flush=True),
+            only=REFIT_DOORS, progress=lambda *at: print(*at, flush=True),
         )  # fmt: skip
         line = {
             "task": task, "at": moment, "rows": len(subject.rewards),
@@ -162,7 +163,7 @@ def one_fork(
         "task": task, "at": moment, "arm": arm, "seed": seed, "steps": args.steps,
         "state": made.read_status().get("state"), "returns": returns(run),
         **{name: float(f"{v[-1]:.6g}") for name, v in last.items() if len(v)},
-        **measured(run, INSTRUMENTS),
+        **short(measured(run, INSTRUMENTS)),
         "seconds": [round(trained - begin), round(time.monotonic() - trained)],
         "versions": {k: provenance.get(k) for k in ("ftfl", "source", "git", "cpu")},
     }  # fmt: skip
@@ -171,6 +172,13 @@ def one_fork(
     print(f"{task}@{moment} {arm} seed {seed}: {line['returns'][-1:]}, {line['seconds']} s",
           flush=True)  # fmt: skip
     return line
+
+
+def short(value: Any, most: int = 12) -> Any:
+    """Without lists of one number a channel: a line a run should stay readable."""
+    if not isinstance(value, dict):
+        return value
+    return {k: short(v) for k, v in value.items() if not (isinstance(v, list) and len(v) > most)}
 
 
 def main() -> None:

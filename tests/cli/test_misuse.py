@@ -276,7 +276,7 @@ def damage(checkpoint):
 )
 def test_in_a_process_of_its_own(argv, says):
     child = subprocess.run(
-        [sys.executable, "-m", "ftfl.cli", *argv], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "ftfl", *argv], capture_output=True, text=True, timeout=120
     )
     assert child.returncode == 2
     assert child.stdout == ""
@@ -289,7 +289,7 @@ def test_a_closed_pipe_is_no_error():
     os.close(read)
     with open(write, "wb") as pipe:
         child = subprocess.run(
-            [sys.executable, "-m", "ftfl.cli", "list", "metrics"],
+            [sys.executable, "-m", "ftfl", "list", "metrics"],
             stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=120,
         )  # fmt: skip
     assert "Traceback" not in child.stderr

@@ -52,7 +52,7 @@ def run_to_end(run_dir, env):
 def command_line(folder, env):
     """`ftfl train` in a session of its own, once its run is training; and that run."""
     command = [
-        sys.executable, "-m", "ftfl.cli", "train", SLOW, "--algo", "sac", "--profile", "probe",
+        sys.executable, "-m", "ftfl", "train", SLOW, "--algo", "sac", "--profile", "probe",
         "--steps", "2000", "--warmup-steps", "40", "--sac.hidden", "8", "8",
         "--out", str(folder),
     ]  # fmt: skip
