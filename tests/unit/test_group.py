@@ -20,6 +20,8 @@ from ftfl.store.checkpoint import latest_valid
 from ftfl.store.metrics_file import read_metrics
 from ftfl.store.rundir import RunDir
 from ftfl.training import grouping
+from ftfl.training import learn as learning
+from ftfl.training import state as run_state
 from ftfl.training.group import Group, mesh_for
 from ftfl.training.loop import Loop
 from ftfl.training.signals import StopRequest
@@ -124,6 +126,33 @@ def test_seeds_together_equal_seeds_alone_up_to_rounding_and_compile_once(tmp_pa
     sizes = {name: compilations(getattr(group.learner, name)) for name in NAMES}
     assert sizes == dict.fromkeys(NAMES, 1) | {"fit": 0}
     assert compilations(group.single.learn) == 0, "no seed was ever behind"
+
+
+def outside_conditionals(jaxpr, name):
+    """How often a primitive stands where it is computed at every call."""
+    found = 0
+    for equation in jaxpr.eqns:
+        found += equation.primitive.name == name
+        if equation.primitive.name != "cond":
+            for inner in jax.tree.leaves(
+                list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
+            ):
+                inner = getattr(inner, "jaxpr", inner)
+                found += outside_conditionals(inner, name) if hasattr(inner, "eqns") else 0
+    return found
+
+
+def test_together_a_screen_calibrates_after_refits_only_not_at_every_step():
+    """A choice that might differ between seeds would be computed both ways at every step."""
+    config = tiny("infoprop", TASK)
+    spec = make_env(TASK).spec
+    state = jax.tree.map(lambda x: jnp.stack([x, x]), run_state.init(config, spec))
+    learn = learning.functions(config, spec, axis="seeds")["learn"]
+    program = jax.make_jaxpr(jax.vmap(learn, axis_name="seeds"))(state).jaxpr
+    assert outside_conditionals(program, "sort") == 0
+    blind = learning.functions(config, spec)["learn"]
+    program = jax.make_jaxpr(jax.vmap(blind))(state).jaxpr
+    assert outside_conditionals(program, "sort") > 0, "the count sees nothing"
 
 
 def test_a_fault_of_one_environment_voids_a_step_of_that_seed_only(tmp_path):

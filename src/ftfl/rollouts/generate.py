@@ -106,8 +106,11 @@ def generate(
     env_steps: Int[Array, ""],
     ends: Ends,
     config: Config,
+    axis: str | None = None,
 ) -> tuple[Replay, Memory, Metrics]:
     """Start ``per_step × every`` branches and append what they bring to ``synthetic``.
+
+    ``axis`` is the one that seeds are vmapped over, if any.
 
     Returns:
         The synthetic replay, what rollouts remember, and ``rollout/…`` metrics of this batch.
@@ -118,7 +121,7 @@ def generate(
     chunks, rows = config.rollouts.chunks
     rule = registry.build(config, real.rows.obs.shape[1])
     world = _World(actor, dynamics, ends, rule, length_at(env_steps, config), config)
-    memory = calibrated(jax.random.fold_in(key, chunks), memory, rule, dynamics, real, config)
+    memory = calibrated(jax.random.fold_in(key, chunks), memory, rule, dynamics, real, config, axis)
     zero = {k: jnp.float32(0) for k in _SUMS}
 
     def chunk(i: Array, carry: tuple) -> tuple:

@@ -53,8 +53,12 @@ def calibrated(
     dynamics: DynamicsState,
     real: Replay,
     config: Config,
+    axis: str | None = None,
 ) -> Memory:
-    """The screen after a look at what the model says of replayed pairs, if the model is new."""
+    """The screen after a look at what the model says of replayed pairs, if the model is new.
+
+    ``axis`` is the one that seeds are vmapped over, if any.
+    """
     calibration = rule.calibration
     if calibration is None or memory.calibrated is None:
         return memory
@@ -73,7 +77,15 @@ def calibrated(
         return calibration.settle(values.reshape(-1, values.shape[-1]), memory.screen)
 
     new = memory.calibrated != dynamics.refits
-    screen = jax.lax.cond(new, settle, lambda: memory.screen)
+    anyone = new
+    if axis is not None:
+        # One answer for all seeds: else XLA would calibrate at every step and choose afterwards.
+        anyone = jax.lax.pmax(new.astype(jnp.int32), axis) > 0
+
+    def renewed() -> Any:
+        return jax.tree.map(lambda s, old: jnp.where(new, s, old), settle(), memory.screen)
+
+    screen = jax.lax.cond(anyone, renewed, lambda: memory.screen)
     return dataclasses.replace(memory, screen=screen, calibrated=dynamics.refits)
 
 

@@ -220,7 +220,7 @@ def functions(
             assert s.screen is not None
             return generate(
                 key, s.agent.actor, s.dynamics, s.real, s.synthetic, s.screen, s.env_steps, ends,
-                config,
+                config, axis,
             )  # fmt: skip
 
         if config.rollouts.every == 1:
