@@ -90,6 +90,27 @@ def test_slow_channels_are_foreseen_to_trouble_direct_prediction():
     assert drowned.advice == "--dynamics.logvar-floor change with ftfl"
 
 
+def test_changes_too_small_for_the_raw_floor_ask_for_unit_scale_and_one_of_many_does_not():
+    kappas, small = [0.8, 0.8, 0.9, 0.7, 0.6], 2.0**-12
+    rows = autoregressive(episodes=20, steps=100, kappas=kappas)
+    shrunk = np.array([small, small, 1, 1, 1], np.float32)
+    _, found, best = look(rows._replace(obs=rows.obs * shrunk, next_obs=rows.next_obs * shrunk))
+    assert found.keys() == {"changes-below-floor"}
+    assert "2 of 5 moving channels" in found["changes-below-floor"].sentence
+    assert (best.preset, "changes-below-floor" in best.because) == ("ftfl", True)
+    shrunk[1] = 1
+    _, found, best = look(rows._replace(obs=rows.obs * shrunk, next_obs=rows.next_obs * shrunk))
+    assert (found, best.preset) == ({}, "mbpo")
+
+
+def test_a_share_that_few_episodes_leave_open_starves_nobody():
+    rows = autoregressive(episodes=3, steps=30, kappas=[0.9, 0.7], reward_scale=0.036)
+    seen, found, _ = look(rows)
+    v = seen.table.dynamics_over_reward
+    assert 1 / math.sqrt(1 + v.value) < 0.1 / math.sqrt(3) < 1 / math.sqrt(1 + v.low)
+    assert "reward-starved" not in found
+
+
 def channels(*columns, reward=None):
     after = np.stack(columns, axis=1)
     before = np.concatenate([after[:1], after[:-1]])

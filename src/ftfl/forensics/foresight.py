@@ -22,6 +22,10 @@ MANY_RULE = (
 )
 
 
+_SCALE = {"reward-below-adam-step", "reward-below-floor", "reward-starved", "changes-below-floor"}
+"""Failure modes that unit scale mends."""
+
+
 @dataclass(frozen=True)
 class Recommendation:
     """What to start with; ``preset`` is None where the data cannot say."""
@@ -68,7 +72,7 @@ def foresee(seen: Profile, config: DynamicsConfig, source: str, faults: int = 0)
 
 
 def _recommend(names: set[str], blind: bool) -> Recommendation:
-    scale = sorted(names & {"reward-below-adam-step", "reward-below-floor", "reward-starved"})
+    scale = sorted(names & _SCALE)
     slow = "slow-channels" in names
     options = "--dynamics.logvar-floor change" if "slow-channels-below-floor" in names else ""
     if "termination-unknown" in names:

@@ -17,6 +17,12 @@ SLOW_RULE = (
     " 0.05 it was not in 400 updates on a synthetic channel of ratio 0.045, where a residual was"
     f" (tests of the instrument); for real tasks a {UNCALIBRATED}"
 )
+DROWNED_RULE = (
+    "the change is below the least std that a raw model can predict, in physical units: a drawn"
+    " step is then mostly noise, with residual and with direct targets. Exact arithmetic; that more"
+    " than a quarter of the channels spoil returns was seen on the probes channel-unit and slow"
+    " (benchmarks/probes)"
+)
 INTERMITTENT = 0.5
 INTERMITTENT_RULE = (
     "unchanged in more than half of all steps, or more than half of all squared change in one step"
@@ -78,6 +84,14 @@ def channel_findings(seen: Profile, config: DynamicsConfig) -> list[Finding]:
             f"the change is below {floor:.2g} of the channel's std, the model's lower bound: a"
             " drawn step is then noise; exact arithmetic, its effect on returns a hypothesis",
             "--dynamics.logvar-floor change with ftfl",
+        )  # fmt: skip
+    silenced = moving & (seen.change < floor)
+    if silenced.sum() * 4 > count:
+        add(
+            "changes-below-floor", "warning", silenced,
+            f"with raw targets the least std drawn, {floor:.2g}, exceeds the one-step change in"
+            f" {silenced.sum()} of {count} moving channels",
+            DROWNED_RULE, "--scale unit",
         )  # fmt: skip
     fast = moving & (kappa < 0.5)
     if fast.sum() * 4 > count:

@@ -35,9 +35,9 @@ NOISE_RULE = (
 STARVED = 0.1
 STARVED_RULE = (
     "√(1/(1 + V)), the reward's share of what raw targets say to a shared trunk at the start, is"
-    " below a tenth of an equal share 1/√D; the formula is verified on linear data to 12 %, that so"
-    f" small a share starves the reward is a {UNCALIBRATED}: on the unit dial the trunk was not"
-    " the door"
+    " below a tenth of an equal share 1/√D, by the whole interval of V; the formula is verified on"
+    f" linear data to 12 %, that so small a share starves the reward is a {UNCALIBRATED}: on the"
+    " unit dial the trunk was not the door"
 )
 
 
@@ -106,7 +106,9 @@ def _reward(seen: Profile, config: DynamicsConfig) -> list[Finding]:
         )
     v, equal = seen.table.dynamics_over_reward, seen.outputs**-0.5
     share = 1.0 / math.sqrt(1.0 + v.value)
-    if share < STARVED * equal:
+    # Where V is hardly known, the least that the data allow must do.
+    least = v.low if math.isfinite(v.low) else v.value
+    if 1.0 / math.sqrt(1.0 + max(least, 0.0)) < STARVED * equal:
         found.append(
             Finding(
                 "reward-starved",
