@@ -102,6 +102,24 @@ def test_noise_that_each_draw_adds_is_told_apart_from_the_heads_own(rows):
 
 
 @pytest.mark.parametrize(
+    ("terminates", "level", "severity"),
+    [(True, 50.0, "info"), (False, 50.0, "failure"), (True, 0.0, "failure")],
+)
+def test_noise_in_a_reward_that_hardly_varies_is_no_failure_where_episodes_end(
+    rows, terminates, level, severity
+):
+    obs, action = rows
+    model = model_of(lambda o, a: o, lambda o, a: true_reward(o, a) + level, reward_spread=1.0)
+    found = reward_fidelity(
+        model, obs, action, true_reward(obs, action) + level, np.arange(len(obs)) // 100, True,
+        CONFIG, terminates=terminates,
+    )  # fmt: skip
+    (finding,) = found.findings()
+    assert (finding.name, finding.severity) == ("reward-worse-than-its-mean", severity)
+    assert ("when an episode ends" in finding.sentence) == (severity == "info")
+
+
+@pytest.mark.parametrize(
     ("sign", "correlation", "names"), [(1.0, 1.0, set()), (-1.0, -1.0, {"reward-misranked"})]
 )
 def test_within_a_state_the_order_of_actions_is_judged_whatever_the_line(

@@ -35,9 +35,9 @@ NOISE_RULE = (
 STARVED = 0.1
 STARVED_RULE = (
     "√(1/(1 + V)), the reward's share of what raw targets say to a shared trunk at the start, is"
-    " below a tenth of an equal share 1/√D, by the whole interval of V; the formula is verified on"
-    f" linear data to 12 %, that so small a share starves the reward is a {UNCALIBRATED}: on the"
-    " unit dial the trunk was not the door"
+    " below a tenth of an equal share 1/√D (info where V's interval leaves it open); the formula is"
+    " verified on linear data to 12 %, that so small a share starves the reward is a"
+    f" {UNCALIBRATED}: on the unit dial the trunk was not the door"
 )
 
 
@@ -106,15 +106,15 @@ def _reward(seen: Profile, config: DynamicsConfig) -> list[Finding]:
         )
     v, equal = seen.table.dynamics_over_reward, seen.outputs**-0.5
     share = 1.0 / math.sqrt(1.0 + v.value)
-    # Where V is hardly known, the least that the data allow must do.
-    least = v.low if math.isfinite(v.low) else v.value
-    if 1.0 / math.sqrt(1.0 + max(least, 0.0)) < STARVED * equal:
+    if share < STARVED * equal:
+        sure = v.above((STARVED * equal) ** -2 - 1.0)
         found.append(
             Finding(
                 "reward-starved",
-                "warning",
+                "warning" if sure else "info",
                 f"with raw targets the reward would have {share:.1e} of what the data say to the"
-                f" shared network at the start (V = {v.value:.1e}); an equal share is {equal:.2g}.",
+                f" shared network at the start (V = {v.value:.1e}); an equal share is {equal:.2g}"
+                + ("." if sure else "; these data leave it open."),
                 {"dynamics_over_reward": v, "signal_gradient_share": share, "equal_share": equal},
                 STARVED_RULE,
                 "--scale unit",

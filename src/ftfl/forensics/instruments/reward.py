@@ -24,6 +24,8 @@ from ftfl.forensics.learned import WorldModel, expected_reward
 
 _MOST_ROWS = 5_000
 UNEXPLAINED, SHRUNK, MISRANKED, SHIFTED = 0.5, 0.8, 0.5, 0.1
+STEADY = 0.1
+"""Share of its mean by which a reward may vary and still be the same at every step."""
 MATTERS = 0.01
 """Share of the reward's variance that actions make; below, what follows later decides instead."""
 
@@ -76,13 +78,18 @@ class RewardFidelity:
         where = "rows it never saw" if self.unseen else "rows it was trained on"
         mean, drawn = self.replay, self.replay_drawn
         if drawn.r2.below(0):
+            steady = self.terminates and mean.std < STEADY * abs(mean.mean)
             found.append(
                 Finding(
-                    "reward-worse-than-its-mean", "failure",
+                    "reward-worse-than-its-mean", "info" if steady else "failure",
                     f"Synthetic rewards are further from the true ones than their mean is: R² of a"
-                    f" draw is {drawn.r2} on {where}.",
+                    f" draw is {drawn.r2} on {where}"
+                    + (f"; but rewards hardly vary ({mean.std:.2g} about {mean.mean:.3g}), and what"
+                       " counts here is when an episode ends." if steady else "."),
                     {"r2_drawn": drawn.r2, "r2_mean": mean.r2, "noise": drawn.noise},
-                    "R² of drawn rewards below 0: a constant would teach the critic more",
+                    "R² of drawn rewards below 0: a constant would teach the critic more; an info"
+                    f" where episodes terminate and the reward's std is below {STEADY} of its mean,"
+                    " as on a solved InvertedPendulum",
                     self._advice(),
                 )
             )  # fmt: skip

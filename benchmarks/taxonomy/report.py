@@ -1,0 +1,234 @@
+"""Write docs/taxonomy.md: MDP structure → failure mode → remedy, and how often that is right.
+
+Usage: python benchmarks/taxonomy/report.py
+
+Reads what diagnose saw (results/structure.jsonl), and runs that were really trained: the probe grid
+(benchmarks/probes), the core's benchmark (benchmarks/core) and forks (benchmarks/findings).
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+BENCHMARKS = HERE.parent
+sys.path.append(str(BENCHMARKS))
+from lines import read_lines  # noqa: E402
+
+PAGE = BENCHMARKS.parent / "docs" / "taxonomy.md"
+MARK = (
+    "<!-- Written by benchmarks/taxonomy/report.py from benchmarks/taxonomy/INTRODUCTION.md and"
+    " measured results; change those and run it. -->"
+)
+CELLS = ("mbpo", "mbpo-unit", "mbpo-direct", "ftfl")
+FAILS = 2.0
+"""A cell fails on a probe where its median seed loses this many times what SAC's worst does."""
+MADE_ON = ("reward-unit", "channel-unit", "slow")
+"""Dials that were looked at when rules of diagnose were made: no test of them."""
+AGAINST_FTFL = {"slow-channels", "slow-channels-below-floor", "intermittent-channels",
+                "near-constant-channels"}  # fmt: skip
+"""Findings that speak against direct, unit targets."""
+LARGE_V = 1e4
+Row = dict[str, Any]
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def short(value: float | None) -> str:
+    """Two digits."""
+    if value is None:
+        return "–"
+    return f"{value:.2g}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.0e}"
+
+
+Place = tuple[str, float]
+"""A task, and the power of two of its reward's unit."""
+
+
+def place_of(line: Row) -> Place:
+    """Of a line of structure.jsonl."""
+    return line["task"], float(np.round(np.log2(line["unit"])))
+
+
+def trained() -> dict[Place, dict[str, list[float]]]:
+    """Returns of finished probe runs by arm; the newest of a repeated run."""
+    newest: dict[tuple, Row] = {}
+    for row in read_lines(BENCHMARKS / "probes" / "results" / "runs.jsonl"):
+        newest[row["dial"], row["level"], row["arm"], row["seed"]] = row
+    found: dict[Place, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for (dial, level, arm, _), row in newest.items():
+        if row["state"] != "done":
+            continue
+        if dial in ("rest", "reward-unit"):
+            place = ("probe/rest", float(level))
+        else:
+            place = (f"probe/{dial}@{level:g}", 0.0)
+        found[place][arm].append(row["return"])
+    return found
+
+
+def outcomes(returns: dict[str, list[float]], worst_sac: float) -> dict[str, bool]:
+    """Whether each cell fails; cells with fewer than three seeds are left out."""
+    return {
+        cell: float(np.median(returns[cell])) < FAILS * worst_sac
+        for cell in CELLS if len(returns.get(cell, [])) >= 3
+    }  # fmt: skip
+
+
+def dial_of(line: Row) -> str:
+    """The dial of a probe's line."""
+    if line["unit"] != 1:
+        return "reward-unit"
+    return line["task"].removeprefix("probe/").partition("@")[0]
+
+
+PREDICTORS: dict[str, dict[str, Callable[[Row], bool]]] = {
+    "mbpo": {
+        "diagnose recommends another preset": lambda r: r["recommended"] not in ("mbpo", None),
+        "V > 10⁴": lambda r: r["dynamics_over_reward"][0] > LARGE_V,
+        "always": lambda r: True,
+    },
+    "ftfl": {
+        "diagnose warns of ftfl": lambda r: bool(
+            AGAINST_FTFL & {n for n, s in r["findings"].items() if s != "info"}
+        ),
+        "V > 10⁴": lambda r: r["dynamics_over_reward"][0] > LARGE_V,
+        "always": lambda r: True,
+    },
+}
+
+
+def calibration(lines: list[Row], runs: dict, worst: float) -> str:
+    """Hits and false alarms on probes, those that rules were made on apart from the others."""
+    rows = []
+    for cell, predictors in PREDICTORS.items():
+        for name, predicts in predictors.items():
+            entry = [f"{cell} fails", name]
+            for made_on in (True, False):
+                cases = []
+                for line in lines:
+                    if not line["task"].startswith("probe/") or dial_of(line) == "rest":
+                        continue
+                    truth = outcomes(runs.get(place_of(line), {}), worst).get(cell)
+                    if truth is not None and (dial_of(line) in MADE_ON) == made_on:
+                        cases.append((predicts(line), truth))
+                hits = sum(p and t for p, t in cases)
+                alarms = sum(p and not t for p, t in cases)
+                fails = sum(t for _, t in cases)
+                entry.append(f"{hits} of {fails} found, {alarms} of {len(cases) - fails} false")
+            rows.append(entry)
+    return table(
+        ["what happens", "predicted by", f"dials rules were made on ({', '.join(MADE_ON)})",
+         "other dials"], rows,
+    )  # fmt: skip
+
+
+def verified(line: Row, runs: dict, worst: float) -> str:
+    """What training said of each cell on a probe."""
+    found = runs.get(place_of(line), {})
+    told = outcomes(found, worst)
+    if not told:
+        return "predicted only"
+    return "; ".join(
+        f"{cell} {'**fails**' if bad else 'learns'} ({np.median(found[cell]):.3g})"
+        for cell, bad in told.items()
+    )
+
+
+def core() -> dict[str, str]:
+    """What the core's benchmark says of tasks, by task: last three evaluations over seeds."""
+    curves: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    with open(BENCHMARKS / "core" / "results" / "curves.csv", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            curves[row["task"], row["name"], row["seed"]].append(float(row["return_mean"]))
+    seeds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for (task, name, _), values in curves.items():
+        seeds[task, name].append(float(np.mean(values[-3:])))
+    told: dict[str, list[str]] = defaultdict(list)
+    for (task, name), values in sorted(seeds.items()):
+        if name in ("sac", *CELLS):
+            told[task].append(f"{name} {np.median(values):.0f} (n = {len(values)})")
+    # SAC alone says nothing of synthetic data.
+    return {task: "; ".join(words) for task, words in told.items() if len(words) > 1}
+
+
+def forked() -> dict[str, str]:
+    """What forks of SAC say, by task."""
+    seen: dict[tuple[str, int, str], list[float]] = defaultdict(list)
+    for row in read_lines(BENCHMARKS / "findings" / "results" / "forks.jsonl"):
+        seen[row["task"], row["at"], row["arm"]].append(row["returns"][-1][1])
+    told: dict[str, list[str]] = defaultdict(list)
+    for (task, at, arm), values in sorted(seen.items()):
+        told[f"dmc/{task}"].append(
+            f"fork at {at // 1000}k: {arm} {np.median(values):.0f} (n = {len(values)})"
+        )
+    return {task: "; ".join(words) for task, words in told.items()}
+
+
+def structure(line: Row) -> list[str]:
+    """The measured columns every table shows."""
+    v = line["dynamics_over_reward"]
+    shown = short(v[0]) if line["reward_rows"] >= 10 else f"({short(v[0])})"
+    modes = [n for n, s in line["findings"].items() if s != "info"]
+    remedy = line["recommended"] or "cannot tell yet"
+    return [
+        str(line["outputs"]), shown, short(line["reward_std"][0]),
+        f"{line['reward_rows']:.0f}", short(line["kappa_median"]),
+        short(line["change_over_std_median"]),
+        ", ".join(modes) or "none", f"{remedy} {line['options']}".strip(),
+    ]  # fmt: skip
+
+
+HEAD = ("D", "V", "std of r", "steps that carry r", "κ", "change / std", "predicted failure modes",
+        "recommended", "verified by training")  # fmt: skip
+
+
+def main() -> None:
+    """The whole page."""
+    lines = read_lines(HERE / "results" / "structure.jsonl")
+    runs = trained()
+    worst = min(runs["probe/rest", 0.0]["sac"])
+    real = core()
+    for task, words in forked().items():
+        real[task] = "; ".join(filter(None, (real.get(task), words)))
+    tasks = [r for r in lines if not r["task"].startswith("probe/")]
+    probes = [r for r in lines if r["task"].startswith("probe/")]
+    said = sum(r["task"] in real for r in tasks)
+    sure = sum(len(outcomes(runs.get(place_of(r), {}), worst)) == 4 for r in probes)
+    introduction = (HERE / "INTRODUCTION.md").read_text(encoding="utf-8").rstrip()
+    parts = [
+        MARK, introduction,
+        "## How often the predictions are right",
+        f"On probes, where what fails was seen: a cell fails where its median seed loses more than"
+        f" {FAILS:g} times what SAC's worst seed does ({worst:.2f}).",
+        calibration(lines, runs, worst),
+        "## Tasks",
+        f"{said} of {len(tasks)} verified by training, the rest predicted only. V in brackets:"
+        " fewer than ten steps carry the reward, so its size is not known.",
+        table(["task", *HEAD], ([r["task"], *structure(r), real.get(r["task"], "predicted only")]
+                                for r in tasks)),
+        "## Probes",
+        f"{sure} of {len(probes)} verified by training in all four cells, five seeds each; in"
+        " brackets the median seed's return (SAC: "
+        f"{np.median(runs['probe/rest', 1.0]['sac']):.3g}).",
+        table(["probe", *HEAD], (
+            [r["task"] + (f" --reward-unit 2**{np.log2(r['unit']):.0f}" if r["unit"] != 1 else ""),
+             *structure(r), verified(r, runs, worst)] for r in probes)),
+    ]  # fmt: skip
+    PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
