@@ -3,14 +3,18 @@
 import contextlib
 import json
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from ftfl.bench import flops
 from ftfl.bench.speed import measure
 from ftfl.cli import speed as verb
-from ftfl.envs.make import make_task
+from ftfl.envs.make import make_env, make_task
 from ftfl.errors import FtflError
 from ftfl.training import memory
+from ftfl.training import state as run_state
+from ftfl.types import Transition
 from helpers import tiny
 
 TASK = "envs_for_tests:make_lqr"
@@ -82,6 +86,34 @@ def test_quadruped_at_a_million_rows_stays_under_its_memory_limit():
         row = 4 * (78 + 12 + 1 + 78) + 1
         assert memory.replay_bytes(config, env.spec) == 1_100_000 * row < 1.2 * 2**30
         assert "1.2 GiB a run, 710 MiB of it replays" in memory.sentence(config, env.spec, 1)
+
+
+@pytest.mark.parametrize("name", ["learn", "observe"])
+def test_no_step_looks_at_the_whole_replay(name):
+    """A hundred times the rows: not one operation more, and no copy of them.
+
+    What the clock says of it: benchmarks/speed/steady.py.
+    """
+    from ftfl.training.learn import functions
+
+    spec, costs = make_env(TASK).spec, []
+    width = 4 * (2 * spec.obs_dim + spec.act_dim + 1)
+    for capacity in (10_000, 1_000_000):
+        config = tiny("ftfl", TASK, replay_rows=capacity, steps=capacity)
+        state = jax.eval_shape(lambda config=config: run_state.init(config, spec))
+        given = [state]
+        if name == "observe":
+            parts = ("real", "env_steps", "mismatches", "alarms")
+            obs, action = jnp.zeros(spec.obs_dim), jnp.zeros(spec.act_dim)
+            row = Transition(obs, action, jnp.float32(0), obs, jnp.bool_(False))
+            given = [{part: getattr(state, part) for part in parts}, row]
+        written = functions(config, spec)[name]
+        program = jax.jit(written, donate_argnums=0).lower(*given).compile()
+        used = program.memory_analysis()
+        costs.append((program.cost_analysis()["flops"], used.temp_size_in_bytes))
+        assert used.alias_size_in_bytes > capacity * width, "rows stay in place"
+    assert costs[0] == costs[1]
+    assert costs[0][1] < 10_000 * width
 
 
 def test_more_processes_than_cores_is_one_sentence():
