@@ -36,8 +36,7 @@ SETTINGS = {
     ("rest", 0.0): "at rest",
     ("reward-unit", -7.0): "the reward in units of 2⁷",
     ("reward-unit", -10.0): "the reward in units of 2¹⁰",
-    ("noise-scale", 3.0): "eight nuisance channels of std 2³",
-    ("noise-scale", 6.0): "eight nuisance channels of std 2⁶",
+    ("noise-count", 32.0): "32 nuisance channels of pure noise",
 }
 Row = dict[str, Any]
 Cells = dict[tuple[str, str], list[Row]]

@@ -17,7 +17,6 @@ setting() {
     $run --algos $methods --doors scale target "$@"
 }
 setting reward-unit -10 "$@"
-setting noise-scale 6 "$@"
+setting noise-count 32 "$@" # where nuisance channels hurt the control (benchmarks/probes)
 setting rest 0 "$@"
 setting reward-unit -7 "$@"
-setting noise-scale 3 "$@"
