@@ -1,11 +1,16 @@
 """Attribution on data with exactly one cause present, and on data with none."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from ftfl.errors import FtflError
+from ftfl.forensics import refits
 from ftfl.forensics.doors import AS_IS, CELLS, doors, flags
+from ftfl.forensics.instruments import attribution as instrument
 from ftfl.forensics.instruments.attribution import Arm, Attribution, attribution
+from ftfl.forensics.rows import held_apart, ring_of
 from known_cases import autoregressive, linear, model
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -121,3 +126,27 @@ def test_an_unknown_door_and_too_few_rows_are_named():
         attribution(rows, model(), updates=1, only=("flor",))
     with pytest.raises(FtflError, match="at least 100"):
         attribution(linear(99, (1,), 1.0), model(), updates=1)
+
+
+def test_what_only_decides_after_training_trains_nothing_anew_and_changes_no_number(monkeypatch):
+    """Doors `mean-reward` and `elites` take the base's members, as a refit would make them."""
+    trained = []
+    whole = refits.train
+
+    def counted(*args):
+        trained.append(args)
+        return whole(*args)
+
+    monkeypatch.setattr(instrument, "train", counted)
+    rows, config = linear(600, (1, 1), 1.0, noise=0.1), model(**TRAINING)
+    told = []
+    found = attribution(rows, config, 40, (0,), only=["mean-reward", "elites", "floor"],
+                        progress=lambda *at: told.append(at))  # fmt: skip
+    assert len(trained) == 5  # four cells, and the floor
+    assert told[-1][1:] == (4, 5)
+    known, test = held_apart(rows)
+    changed = dataclasses.replace(config, reward_draw="mean")
+    state = refits.refit(ring_of(known), changed, 0, 40)
+    look = refits.fidelity(refits.predictions(state, test, changed), np.asarray(test.obs))
+    (arm,) = (door for door in found.doors if door.name == "mean-reward")
+    assert arm.reward[0] == look.drawn[-1].value

@@ -41,14 +41,34 @@ def refit(ring: Replay, config: DynamicsConfig, seed: int, updates: int) -> Dyna
         seed: of weights, bootstrap and minibatches.
         updates: of every member.
     """
+    return elect(train(ring, config, seed, updates), ring, config, seed)
+
+
+def train(ring: Replay, config: DynamicsConfig, seed: int, updates: int) -> DynamicsState:
+    """The first half of ``refit``: members without elites. See ``trains_alike``."""
     key = jax.random.key(seed)
-    holdout_seed = jax.random.bits(jax.random.fold_in(key, 2), (), jnp.uint32)
     sizes = ring.rows.obs.shape[1], ring.rows.action.shape[1]
     state = predict.init(jax.random.fold_in(key, 0), *sizes, config)
-    trained = _fit(state, ring, holdout_seed, jax.random.fold_in(key, 1), _plain(config, updates))
-    split = Split(config.holdout_every, holdout_seed)
-    score = _score(trained, ring, split, _scored(config))
-    return dataclasses.replace(trained, elites=choose_elites(score, config.elites))
+    fit_key = jax.random.fold_in(key, 1)
+    return _fit(state, ring, _holdout_seed(seed), fit_key, _plain(config, updates))
+
+
+def elect(state: DynamicsState, ring: Replay, config: DynamicsConfig, seed: int) -> DynamicsState:
+    """The second half: elites among the members that ``train`` made with the same seed."""
+    split = Split(config.holdout_every, _holdout_seed(seed))
+    score = _score(state, ring, split, _scored(config))
+    return dataclasses.replace(state, elites=choose_elites(score, config.elites))
+
+
+def trains_alike(one: DynamicsConfig, other: DynamicsConfig) -> bool:
+    """Whether both train the same members, and differ in what follows at most."""
+    return one == dataclasses.replace(
+        other, holdout_score=one.holdout_score, reward_draw=one.reward_draw
+    )
+
+
+def _holdout_seed(seed: int) -> Array:
+    return jax.random.bits(jax.random.fold_in(jax.random.key(seed), 2), (), jnp.uint32)
 
 
 def _plain(config: DynamicsConfig, updates: int) -> DynamicsConfig:

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ftfl.config import DynamicsConfig
+from ftfl.dynamics.predict import DynamicsState
 from ftfl.errors import unknown
 from ftfl.forensics.doors import AS_IS, CELLS, Changes, doors, flags
 from ftfl.forensics.evidence import Estimate, Finding, Numbers, mean_estimate
-from ftfl.forensics.refits import fidelity, predictions, refit
+from ftfl.forensics.refits import elect, fidelity, predictions, train, trains_alike
 from ftfl.forensics.rows import held_apart, ring_of, thinned
 from ftfl.types import RewardFn, Transition
 
@@ -195,9 +196,9 @@ def attribution(
     Raises:
         FtflError: too few rows, or a door that is not there.
     """
-    train, test = held_apart(rows)
+    known, test = held_apart(rows)
     test = thinned(test, _TEST_ROWS)
-    ring = ring_of(train)
+    ring = ring_of(known)
     there = doors(config, float(np.var(np.asarray(rows.reward, np.float64))), reward_fn is not None)
     for name in only or ():
         if name not in there:
@@ -205,17 +206,24 @@ def attribution(
     wanted = list(there) if only is None else list(only)
     arms: dict[str, Changes] = {AS_IS: {}, **CELLS, **{name: there[name] for name in wanted}}
     configs = {name: dataclasses.replace(config, **changes) for name, changes in arms.items()}
-    total, done = len(set(configs.values())) * len(seeds), 0
+    base: dict[int, DynamicsState] = {}
+    total, done = sum(_trains(c, config) for c in set(configs.values())) * len(seeds), 0
     found: dict[DynamicsConfig, tuple[np.ndarray, ...]] = {}
     for name, changed in configs.items():
         if changed in found:  # the cell it is in, and doors that lead from one cell to another
             continue
         scores = []
         for seed in seeds:
-            if progress is not None:
-                progress(name, done, total)
-            done += 1
-            state = refit(ring, changed, seed, updates)
+            if _trains(changed, config):
+                if progress is not None:
+                    progress(name, done, total)
+                done += 1
+                state = train(ring, changed, seed, updates)
+                if changed == config:
+                    base[seed] = state
+            else:
+                state = base[seed]
+            state = elect(state, ring, changed, seed)
             look = fidelity(predictions(state, test, changed, reward_fn), np.asarray(test.obs))
             scores.append([[e.value for e in look.drawn], [e.value for e in look.member]])
         table = np.array(scores)
@@ -233,6 +241,11 @@ def attribution(
         updates,
         tuple(seeds),
     )
+
+
+def _trains(changed: DynamicsConfig, base: DynamicsConfig) -> bool:
+    """Whether this arm needs members of its own; the base comes first and lends its own."""
+    return changed == base or not trains_alike(changed, base)
 
 
 def _use(arm: Arm, what: str) -> np.ndarray:
