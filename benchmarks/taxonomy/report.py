@@ -187,7 +187,7 @@ def structure(line: Row) -> list[str]:
         str(line["outputs"]), shown, short(line["reward_std"][0]),
         f"{line['reward_rows']:.0f}", short(line["kappa_median"]),
         short(line["change_over_std_median"]),
-        ", ".join(modes) or "none", f"{remedy} {line['options']}".strip(),
+        ", ".join(modes) or "none", remedy,
     ]  # fmt: skip
 
 

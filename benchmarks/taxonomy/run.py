@@ -67,7 +67,7 @@ def look(task: str, unit: float) -> dict[str, Any]:
         "fast_share": float(np.nanmean(kappa < 0.5)),
         "change_over_std_median": float(np.nanmedian(ratio)),
         "findings": {f["name"]: f["severity"] for f in told["findings"]},
-        "recommended": told["recommended"]["preset"], "options": told["recommended"]["options"],
+        "recommended": told["recommended"]["preset"],
     })  # fmt: skip
 
 

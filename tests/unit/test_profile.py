@@ -87,7 +87,7 @@ def test_slow_channels_are_foreseen_to_trouble_direct_prediction():
     assert best.preset == "mbpo-unit"
     assert seen.ratio.max() < 0.05
     drowned = found["slow-channels-below-floor"]
-    assert drowned.advice == "--dynamics.logvar-floor change with ftfl"
+    assert drowned.advice.startswith("--target residual --scale unit")
 
 
 def test_changes_too_small_for_the_raw_floor_ask_for_unit_scale_and_one_of_many_does_not():

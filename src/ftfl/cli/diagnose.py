@@ -176,8 +176,7 @@ def _text(
     yield ""
     yield "START WITH"
     best = found.recommended
-    flags = f" {best.options}" if best.options else ""
-    lead = f"ftfl train {task} --algo {best.preset}{flags}: " if best.preset else ""
+    lead = f"ftfl train {task} --algo {best.preset}: " if best.preset else ""
     yield wrapped(
         f"{lead}{best.because}. No prediction of this page has been verified by training on this"
         " task.",

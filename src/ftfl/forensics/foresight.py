@@ -31,14 +31,12 @@ class Recommendation:
     """What to start with; ``preset`` is None where the data cannot say."""
 
     preset: str | None
-    options: str
     because: str
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; no recommendation has been verified by training yet."""
         return {
             "preset": self.preset,
-            "options": self.options,
             "because": self.because,
             "verified_by_training": False,
         }
@@ -74,28 +72,25 @@ def foresee(seen: Profile, config: DynamicsConfig, source: str, faults: int = 0)
 def _recommend(names: set[str], blind: bool) -> Recommendation:
     scale = sorted(names & _SCALE)
     slow = "slow-channels" in names
-    options = "--dynamics.logvar-floor change" if "slow-channels-below-floor" in names else ""
     if "termination-unknown" in names:
-        return Recommendation("sac", "", "no model can be used until the task says how it ends")
+        return Recommendation("sac", "no model can be used until the task says how it ends")
     if blind:
         return Recommendation(
-            None, "", "cannot tell yet: these transitions do not show what the reward is like"
+            None, "cannot tell yet: these transitions do not show what the reward is like"
         )
     if not scale:
         return Recommendation(
             "mbpo",
-            "",
             "nothing found that the repairs would mend; compare with sac and ftfl all the same",
         )
     if slow:
         return Recommendation(
             "mbpo-unit",
-            "",
             f"unit scale against {', '.join(scale)}; residual targets, because most channels are"
             " slow; compare with ftfl, which the paper recommends",
         )
     return Recommendation(
-        "ftfl", options, f"unit scale against {', '.join(scale)}; direct prediction as in the paper"
+        "ftfl", f"unit scale against {', '.join(scale)}; direct prediction as in the paper"
     )
 
 
