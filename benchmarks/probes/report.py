@@ -12,6 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from run import LEVELS, RESULTS, read_lines
 
 from ftfl.envs.probes import DIALS
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 FIGURES = HERE / "results"
 CELLS = ("sac", "mbpo", "mbpo-unit", "mbpo-direct", "ftfl")
+TARGETS = ("residual, raw", "residual, unit", "direct, raw", "direct, unit")
 AT_ZERO = ("reward-unit", "channel-unit")
 """Dials on which rest is the level 0, in its place among the others."""
 SUMMARY = {name: dial.summary for name, dial in DIALS.items()} | {
@@ -119,6 +121,38 @@ def curve(dial: str, runs: Runs) -> str:
     return draw(paint)
 
 
+def errors_seen() -> list[str]:
+    """One-step errors as the agent meets them, from seen_errors.py."""
+    found: dict[tuple[str, float], dict[str, list[dict[str, Any]]]] = {}
+    for line in read_lines(FIGURES / "seen_errors.jsonl"):
+        cells = found.setdefault((line["dial"], line["level"]), defaultdict(list))
+        cells[line["cell"]].append(line)
+    if not found:
+        return []
+
+    def median(lines: list[dict[str, Any]], what: str) -> str:
+        return f"{np.median([line[what][0] for line in lines]):.2g}" if lines else "–"
+
+    head = ["| | " + " | ".join(f"{c}: mean | draw" for c in TARGETS) + " |",
+            "|---" * (2 * len(TARGETS) + 1) + "|"]  # fmt: skip
+    rows = [
+        f"| {dial}@{level:g} | "
+        + " | ".join(
+            f"{median(cells[c], 'mean_all_rms')} | {median(cells[c], 'draw_all_rms')}"
+            for c in TARGETS
+        )
+        + " |"
+        for (dial, level), cells in found.items()
+    ]
+    return [
+        "## What the agent sees of one-step errors",
+        "`python benchmarks/probes/seen_errors.py`: refits on 2,000 random steps, 3,000 updates,"
+        " rms error of the position after the view has turned the dial back, in stds of the"
+        " position, median of 3 seeds: of one elite's mean, and of its draw.",
+        "\n".join(head + rows),
+    ]
+
+
 def main() -> None:
     """All dials that have a run."""
     runs = load()
@@ -143,6 +177,7 @@ def main() -> None:
             "Reward R² of a single member on held-out rows:",
             table(dial, "model/reward_r2", [a for a in arms if a != "sac"], runs),
         ]  # fmt: skip
+    parts += errors_seen()
     (HERE / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
