@@ -128,18 +128,35 @@ def test_seeds_together_equal_seeds_alone_up_to_rounding_and_compile_once(tmp_pa
     assert compilations(group.single.learn) == 0, "no seed was ever behind"
 
 
-def outside_conditionals(jaxpr, name):
-    """How often a primitive stands where it is computed at every call."""
+def outside_conditionals(jaxpr, name, rows=0):
+    """How often a primitive stands where it is computed at every call, on so many rows or more."""
     found = 0
     for equation in jaxpr.eqns:
-        found += equation.primitive.name == name
+        if equation.primitive.name == name:
+            found += max(max(x.aval.shape, default=0) for x in equation.outvars) >= rows
         if equation.primitive.name != "cond":
             for inner in jax.tree.leaves(
                 list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
             ):
                 inner = getattr(inner, "jaxpr", inner)
-                found += outside_conditionals(inner, name) if hasattr(inner, "eqns") else 0
+                found += outside_conditionals(inner, name, rows) if hasattr(inner, "eqns") else 0
     return found
+
+
+@pytest.mark.parametrize("algo", ["mbpo", "macura", "infoprop"])
+def test_together_no_step_copies_a_replay(algo):
+    """A loop that could end for one seed alone keeps all that seed has by copying it."""
+    config = tiny(algo, TASK, rollouts__retention_steps=500)
+    spec, capacity = make_env(TASK).spec, config.rollouts.capacity_rows
+    state = jax.tree.map(lambda x: jnp.stack([x, x]), run_state.init(config, spec))
+    assert state.synthetic.rows.reward.shape == (2, capacity)
+    counts = []
+    for axis in ("seeds", None):
+        learn = learning.functions(config, spec, axis=axis)["learn"]
+        program = jax.make_jaxpr(jax.vmap(learn, axis_name="seeds"))(state).jaxpr
+        counts.append(outside_conditionals(program, "select_n", capacity))
+    assert counts[0] == 0
+    assert counts[1] > 0, "the count sees nothing"
 
 
 def test_together_a_screen_calibrates_after_refits_only_not_at_every_step():

@@ -133,10 +133,16 @@ def generate(
 
         def going(carry: tuple[Array, _Branch]) -> Bool[Array, ""]:
             t, b = carry
-            return (t < world.length) & jnp.any(b.active)
+            more = (t < world.length) & jnp.any(b.active)
+            if axis is not None:
+                # All seeds go on as long as one does: if each had an answer of its own, XLA would
+                # copy every replay at every step to keep those that have ended as they are.
+                more = jax.lax.pmax(more.astype(jnp.int32), axis) > 0
+            return more
 
         def step(carry: tuple[Array, _Branch]) -> tuple[Array, _Branch]:
             t, b = carry
+            b = b._replace(active=b.active & (t < world.length))
             return t + 1, _step(jax.random.fold_in(branch_key, t), t, b, world)
 
         start = (jnp.int32(0), _Branch(obs, active, synthetic, screen, sums))
