@@ -48,7 +48,7 @@ KEPT = ("model/reward_r2", "model/skill_over_persistence", "rollout/kept_share",
         "rollout/real_reward_mean_reward", "agent/q_mean_scaled",
         "agent/temperature")  # fmt: skip
 UPDATES_A_STEP = 10
-REFIT_UPDATES = 1_000
+REFIT_UPDATES = 500
 REFIT_DOORS = ("separate-reward", "floor", "small-steps")
 """Doors beside the four cells, on mbpo's model: the trunk, the bound and Adam's step."""
 
