@@ -29,9 +29,6 @@ OVERCONFIDENT_RULE = (
     " Gaussian errors; the number 2 is a convention, not calibrated on returns"
 )
 USELESS_RULE = "below 0, a draw from the model is further from the truth than not moving at all"
-HARMFUL_REWARD_RULE = (
-    "below 0, a synthetic reward is further from the truth than always answering the mean reward"
-)
 
 
 @dataclass(frozen=True)
@@ -94,20 +91,6 @@ class ModelVariance:
                     " otherwise compare --target residual and direct",
                 )
             )
-        if drawn[-1].below(0.0):
-            found.append(
-                Finding(
-                    "reward-worse-than-its-mean",
-                    "failure",
-                    f"a synthetic reward carries R² {drawn[-1].value:.2g} of real rewards"
-                    f" ({self.fidelity.member[-1].value:.2g} without the noise that is"
-                    f" drawn).{where}",
-                    {"r2_drawn": drawn[-1], "r2_member": self.fidelity.member[-1],
-                     "r2_averaged": self.fidelity.averaged[-1]},
-                    HARMFUL_REWARD_RULE,
-                    "--scale unit; --dynamics.reward-draw mean where only the noise is at fault",
-                )
-            )  # fmt: skip
         sure = [i for i, z in enumerate(self.z_rms) if z.above(OVERCONFIDENT)]
         if sure:
             worst = max(sure, key=lambda i: self.z_rms[i].value)

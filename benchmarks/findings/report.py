@@ -1,0 +1,120 @@
+"""Write docs/findings.md from INTRODUCTION.md and the raw lines in results/.
+
+Usage: python benchmarks/findings/report.py        (after run.py, or in the middle of it)
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+from lines import read_lines  # noqa: E402
+
+PAGE = HERE.parents[1] / "docs" / "findings.md"
+MARK = (
+    "<!-- Written by benchmarks/findings/report.py from benchmarks/findings/INTRODUCTION.md and"
+    " results; change those and run it. -->"
+)
+CELLS = ("residual, raw", "residual, unit", "direct, raw", "direct, unit")
+ARMS = ("sac", "mbpo", "mbpo-unit", "mbpo-direct", "ftfl")
+Row = dict[str, Any]
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def shown(estimate: Any) -> str:
+    """Value and interval of an estimate in a line."""
+    if estimate is None:
+        return "–"
+    value, low, high = estimate
+    if low is None:
+        return f"{value:.3g}"
+    return f"{value:.3g} [{low:.2g}, {high:.2g}]"
+
+
+def refits() -> list[str]:
+    """Cells and doors on SAC's own replays."""
+    lines = read_lines(HERE / "results" / "refits.jsonl")
+    if not lines:
+        return []
+    parts = ["## Refits on SAC's replay",
+             "R² of drawn rewards, R² of a member's mean, and use of drawn states (mean over"
+             " channels of skill over persistence, where less than nothing counts as nothing), on"
+             " stretches of time held apart: mean over seeds [95 % t interval]."]  # fmt: skip
+    for line in sorted(lines, key=lambda r: (r["task"], r["at"])):
+        numbers = line["numbers"]
+        arms = {**numbers["cells"], **{f"residual, raw + {k}": v for k, v in
+                                       numbers["doors"].items()}}  # fmt: skip
+        parts += [
+            f"### dmc/{line['task']}, {line['at']:,} steps of SAC",
+            f"{line['rows']:,} rows, std of the reward {line['reward_std']:.3g}; SAC's last"
+            f" evaluation {line['parent_returns'][-1][1]:.3g}; {numbers['updates']} updates,"
+            f" {len(numbers['seeds'])} seeds.",
+            table(
+                ["model", "R² of draws", "R² of a member", "use of states"],
+                [[name, *(shown(arm[k]) for k in
+                          ("reward_r2_drawn", "reward_r2_member", "state_use"))]
+                 for name, arm in arms.items()],
+            ),
+            "Findings: " + ", ".join(f"`{name}`" for name in line["findings"]) + ".",
+        ]  # fmt: skip
+    return parts
+
+
+def forks() -> list[str]:
+    """The same agent, five ways on."""
+    groups: dict[tuple[str, int, int], dict[str, list[Row]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for row in read_lines(HERE / "results" / "forks.jsonl"):
+        groups[row["task"], row["at"], row["steps"]][row["arm"]].append(row)
+    parts = []
+    account = "autopsy/critic_account/smaller_twin/"
+    looks = {
+        "last return": lambda r: r["returns"][-1][1],
+        "R² of draws": lambda r: dig(r, "autopsy/reward_fidelity/replay_drawn/r2"),
+        "slope ρ": lambda r: dig(r, "autopsy/reward_fidelity/replay/slope"),
+        "critic: bias": lambda r: dig(r, account + "bias"),
+        "critic fit": lambda r: dig(r, account + "critic_fit"),
+        "reward model": lambda r: dig(r, account + "reward_model"),
+        "next-state model": lambda r: dig(r, account + "next_state_model"),
+    }
+    for (task, at, steps), arms in sorted(groups.items()):
+        rows = [
+            [arm, *(", ".join("–" if (v := look(r)) is None else f"{v:.3g}" for r in arms[arm])
+                    for look in looks.values())]
+            for arm in ARMS if arm in arms
+        ]  # fmt: skip
+        parts += [f"### dmc/{task}, forks at {at:,} steps, {steps:,} steps on",
+                  table(["arm (a number a seed)", *looks], rows)]  # fmt: skip
+    return ["## Forks", *parts] if parts else []
+
+
+def dig(row: Row, path: str) -> float | None:
+    """A number inside a line; of an interval its middle."""
+    value: Any = row
+    for key in path.split("/"):
+        if not isinstance(value, dict) or key not in value:
+            return None
+        value = value[key]
+    return float(np.asarray(value).ravel()[0]) if value is not None else None
+
+
+def main() -> None:
+    """The whole page."""
+    introduction = (HERE / "INTRODUCTION.md").read_text(encoding="utf-8").rstrip()
+    PAGE.write_text("\n\n".join([MARK, introduction, *refits(), *forks()]) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
