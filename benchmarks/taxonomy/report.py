@@ -37,6 +37,7 @@ AGAINST_FTFL = {"slow-channels", "slow-channels-below-floor", "intermittent-chan
 """Findings that speak against direct, unit targets."""
 LARGE_V = 1e4
 Row = dict[str, Any]
+Predictor = Callable[[Row], "bool | None"]
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -95,7 +96,8 @@ def dial_of(line: Row) -> str:
 
 
 FITTED = 0.5
-"""A short fit speaks against a cell below this R² of drawn rewards or use of drawn states."""
+"""A short fit speaks against a cell below this R² of drawn rewards (`ftfl diagnose --fit`). States
+are left out: channels of noise have no skill by construction."""
 TARGETS = {"mbpo": "residual, raw", "ftfl": "direct, unit"}
 
 
@@ -105,18 +107,18 @@ def fits() -> dict[Place, dict[str, Row]]:
     return {place_of(line): line["cells"] for line in lines}
 
 
-def badly_fitted(cell: str, known: dict[Place, dict[str, Row]]) -> Callable[[Row], bool]:
-    """A predictor from short fits; a task without one is passed over as sound."""
+def badly_fitted(cell: str, known: dict[Place, dict[str, Row]]) -> Predictor:
+    """A predictor from short fits; None where there is none."""
 
-    def predict(line: Row) -> bool:
+    def predict(line: Row) -> bool | None:
         found = known.get(place_of(line), {}).get(TARGETS[cell])
-        return found is not None and min(found["reward"], found["state_use"]) < FITTED
+        return None if found is None else found["reward"] < FITTED
 
     return predict
 
 
 FITS = fits()
-PREDICTORS: dict[str, dict[str, Callable[[Row], bool]]] = {
+PREDICTORS: dict[str, dict[str, Predictor]] = {
     "mbpo": {
         "diagnose recommends another preset": lambda r: r["recommended"] not in ("mbpo", None),
         "a short fit of the cell": badly_fitted("mbpo", FITS),
@@ -146,8 +148,9 @@ def calibration(lines: list[Row], runs: dict, worst: float) -> str:
                     if not line["task"].startswith("probe/") or dial_of(line) == "rest":
                         continue
                     truth = outcomes(runs.get(place_of(line), {}), worst).get(cell)
-                    if truth is not None and (dial_of(line) in MADE_ON) == made_on:
-                        cases.append((predicts(line), truth))
+                    told = predicts(line)
+                    if None not in (truth, told) and (dial_of(line) in MADE_ON) == made_on:
+                        cases.append((told, truth))
                 hits = sum(p and t for p, t in cases)
                 alarms = sum(p and not t for p, t in cases)
                 fails = sum(t for _, t in cases)
@@ -238,6 +241,7 @@ def main() -> None:
         f"On probes, where what fails was seen: a cell fails where its median seed loses more than"
         f" {FAILS:g} times what SAC's worst seed does ({worst:.2f}).",
         calibration(lines, runs, worst),
+        (HERE / "VERDICT.md").read_text(encoding="utf-8").rstrip(),
         "## Tasks",
         f"{said} of {len(tasks)} verified by training, the rest predicted only. V in brackets:"
         " fewer than ten steps carry the reward, so its size is not known.",

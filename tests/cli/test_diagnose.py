@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from calling import call
 
+from ftfl.forensics import foresight_fit
+
 
 def diagnose(*argv):
     status, out, err = call("diagnose", *argv, "--json")
@@ -103,3 +105,19 @@ def test_a_policy_of_another_task_is_refused(trained):
     status, _, err = call("diagnose", "gym/MountainCarContinuous-v0", "--policy", trained)
     assert status == 2
     assert "was trained on gym/Pendulum-v1" in err
+
+
+@pytest.mark.usefixtures("quick_compiles")
+def test_the_command_fits_all_cells_and_says_so(monkeypatch):
+    monkeypatch.setattr(foresight_fit, "UPDATES", 20)
+    monkeypatch.setattr(foresight_fit, "SEEDS", (0,))
+    asked = ("diagnose", "probe/rest", "--profile", "probe", "--steps", "1000", "--fit")
+    status, out, err = call(*asked, "--json")
+    assert status == 0, err
+    told = json.loads(out)
+    assert set(told["fit"]) == {"mbpo", "mbpo-unit", "mbpo-direct", "ftfl"}
+    assert told["recommended"]["preset"] == "sac"  # 20 updates teach nothing
+    assert "reward-not-learned" in {finding["name"] for finding in told["findings"]}
+    status, out, err = call(*asked)
+    assert "SHORT FIT (20 updates, 1 seeds)" in out
+    assert "no agent was trained" in out

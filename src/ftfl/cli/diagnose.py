@@ -17,6 +17,7 @@ from ftfl.errors import FtflError, unknown
 if TYPE_CHECKING:
     from ftfl.forensics.evidence import Finding
     from ftfl.forensics.foresight import Foresight
+    from ftfl.forensics.instruments.attribution import Attribution
     from ftfl.forensics.profile import Profile
 
 DESCRIPTION = """Look at a task's transitions and predict what synthetic data will have trouble
@@ -39,6 +40,7 @@ def run(argv: Sequence[str]) -> int:
         raise FtflError("--policy and --data were both given: transitions come from one of them.")
 
     from ftfl import presets
+    from ftfl.forensics import foresight_fit
     from ftfl.forensics.foresight import foresee
     from ftfl.forensics.profile import profile
 
@@ -50,6 +52,9 @@ def run(argv: Sequence[str]) -> int:
     config = presets.build(args.task, "mbpo", args.profile).dynamics
     assert config is not None
     found = foresee(seen, config, facts["source"], facts["faults"])
+    fit = _fit(rows, spec, config, args.json) if args.fit else None
+    if fit is not None:
+        found = foresight_fit.with_fit(found, fit)
     seconds = time.monotonic() - start
     if args.json:
         from ftfl.forensics.evidence import plain
@@ -63,10 +68,11 @@ def run(argv: Sequence[str]) -> int:
                 "findings": [finding.to_json() for finding in found.findings],
                 "recommended": found.recommended.to_json(),
                 "structure": plain(seen.numbers()),
+                **({} if fit is None else {"fit": plain(foresight_fit.numbers(fit))}),
             }
         )
         return 0
-    for line in _text(args.task, seen, found, facts, seconds):
+    for line in _text(args.task, seen, found, facts, seconds, fit):
         print(line)
     return 0
 
@@ -95,8 +101,34 @@ def _parser() -> Parser:
         "--reward-unit", type=number, default=1.0, metavar="X",
         help="multiply every reward by this (the unit dial) [1]",
     )  # fmt: skip
+    parser.add_argument(
+        "--fit", action="store_true",
+        help="also train the model, not an agent, on these steps in all four target cells; adds"
+        " seconds for small networks, minutes for the papers' size",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser
+
+
+def _fit(rows: Any, spec: Any, config: Any, silent: bool) -> Any:
+    """The four cells trained on these rows; says how far it is."""
+    from ftfl.forensics import foresight_fit
+    from ftfl.forensics.instruments.attribution import attribution
+
+    shown = sys.stderr.isatty() and not silent
+
+    def told(cell: str, done: int, asked: int) -> None:
+        if shown:
+            end = f"\rshort fit {done + 1} of {asked}: {cell:<16}"
+            print(end, end="", file=sys.stderr, flush=True)
+
+    fit = attribution(
+        rows, config, foresight_fit.UPDATES, foresight_fit.SEEDS, spec.obs_names,
+        spec.reward_fn, only=[], progress=told,
+    )  # fmt: skip
+    if shown:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    return fit
 
 
 def _transitions(args: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
@@ -156,11 +188,17 @@ def _progress(silent: bool) -> Any:
 
 
 def _text(
-    task: str, seen: Profile, found: Foresight, facts: dict[str, Any], seconds: float
+    task: str,
+    seen: Profile,
+    found: Foresight,
+    facts: dict[str, Any],
+    seconds: float,
+    fit: Attribution | None,
 ) -> Iterator[str]:
+    trained = "nothing" if fit is None else "no agent"
     yield wrapped(
         f"{task}: {seen.rows} steps in {seen.episodes} episodes under {facts['source']}"
-        f" ({seconds:.0f} s, nothing was trained)",
+        f" ({seconds:.0f} s, {trained} was trained)",
         hanging=2,
     )
     if facts["cut_short"]:
@@ -184,7 +222,22 @@ def _text(
         hanging=2,
     )
     yield ""
+    if fit is not None:
+        yield from _short_fit(fit)
+        yield ""
     yield from _channels(seen)
+
+
+def _short_fit(fit: Attribution) -> Iterator[str]:
+    """What the model learned in each cell, one line a preset."""
+    from ftfl.forensics.foresight_fit import numbers
+
+    yield f"SHORT FIT ({fit.updates} updates, {len(fit.seeds)} seeds)"
+    yield f"  {'preset':<12} {'R² of drawn rewards':>20} {'use of drawn states':>20}"
+    for preset, told in numbers(fit).items():
+        reward = told["reward_r2_drawn_median"]
+        shown = "reward constant" if reward is None else f"{reward:.3g}"
+        yield f"  {preset:<12} {shown:>20} {told['state_use'].value:>20.2f}"
 
 
 def _finding(finding: Finding) -> Iterator[str]:
