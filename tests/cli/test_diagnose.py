@@ -120,4 +120,4 @@ def test_the_command_fits_all_cells_and_says_so(monkeypatch):
     assert "reward-not-learned" in {finding["name"] for finding in told["findings"]}
     status, out, err = call(*asked)
     assert "SHORT FIT (20 updates, 1 seeds)" in out
-    assert "no agent was trained" in out
+    assert "no agent was trained" in " ".join(out.split())
