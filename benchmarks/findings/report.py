@@ -66,7 +66,6 @@ def refits() -> list[str]:
                           ("reward_r2_drawn", "reward_r2_member", "state_use"))]
                  for name, arm in arms.items()],
             ),
-            "Findings: " + ", ".join(f"`{name}`" for name in line["findings"]) + ".",
         ]  # fmt: skip
     return parts
 
