@@ -49,7 +49,8 @@ def test_a_paper_step_is_forty_gflop():
 @pytest.mark.parametrize("algo", ["sac", "ftfl"])
 def test_every_component_is_timed_and_shares_make_a_whole(algo):
     config = tiny(algo, TASK)
-    found = measure(config, seconds=0.02)
+    # Long enough that a model update, the difference of two timed refits, stands out of the noise.
+    found = measure(config, seconds=0.3)
     names = {"act", "env_step", "insert", "sac_update", "checkpoint"}
     if algo == "ftfl":
         names |= {"ensemble_update", "refit_overhead", "rollouts"}
