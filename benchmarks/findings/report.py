@@ -10,11 +10,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from lines import read_lines  # noqa: E402
+from lines import dig, read_lines, table  # noqa: E402
 
 PAGE = HERE.parents[1] / "docs" / "findings.md"
 MARK = (
@@ -24,12 +22,6 @@ MARK = (
 CELLS = ("residual, raw", "residual, unit", "direct, raw", "direct, unit")
 ARMS = ("sac", "mbpo", "mbpo-unit", "mbpo-direct", "ftfl")
 Row = dict[str, Any]
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def shown(estimate: Any) -> str:
@@ -97,16 +89,6 @@ def forks() -> list[str]:
         parts += [f"### dmc/{task}, forks at {at:,} steps, {steps:,} steps on",
                   table(["arm (a number a seed)", *looks], rows)]  # fmt: skip
     return ["## Forks", *parts] if parts else []
-
-
-def dig(row: Row, path: str) -> float | None:
-    """A number inside a line; of an interval its middle."""
-    value: Any = row
-    for key in path.split("/"):
-        if not isinstance(value, dict) or key not in value:
-            return None
-        value = value[key]
-    return float(np.asarray(value).ravel()[0]) if value is not None else None
 
 
 def main() -> None:

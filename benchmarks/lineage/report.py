@@ -18,7 +18,7 @@ from ftfl.report.intervals import summarise
 from ftfl.report.styles import STYLES, slots
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from lines import read_lines
+from lines import dig, read_lines, table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,16 +65,6 @@ def grouped(rows: Iterable[Row]) -> Cells:
     return found
 
 
-def dig(row: Row, path: str) -> float | None:
-    """A number inside a line; of an interval its middle."""
-    value: Any = row
-    for key in path.split("/"):
-        if not isinstance(value, dict) or key not in value:
-            return None
-        value = value[key]
-    return value[0] if isinstance(value, list) else value
-
-
 def number(value: float) -> str:
     """Three digits, and no exponent below a million."""
     return f"{value:.3g}" if abs(value) < 1_000 else f"{value:,.0f}"
@@ -100,13 +90,6 @@ def mean(rows: list[Row]) -> str:
     seen = summarise(found)
     width = "" if seen.half_width is None else f" ± {number(seen.half_width)}"
     return f"{number(seen.mean)}{width} ({seen.n})" + (f" **{failed} failed**" if failed else "")
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table."""
-    head = list(head)
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def by_cell(cells: Cells, show: Callable[[list[Row]], str], methods: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 HERE = Path(__file__).parent
 BENCHMARKS = HERE.parent
 sys.path.append(str(BENCHMARKS))
-from lines import read_lines  # noqa: E402
+from lines import read_lines, table  # noqa: E402
 
 PAGE = BENCHMARKS.parent / "docs" / "taxonomy.md"
 MARK = (
@@ -38,13 +38,6 @@ AGAINST_FTFL = {"slow-channels", "slow-channels-below-floor", "intermittent-chan
 LARGE_V = 1e4
 Row = dict[str, Any]
 Predictor = Callable[[Row], "bool | None"]
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table."""
-    head = list(head)
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def short(value: float | None) -> str:
