@@ -23,6 +23,7 @@ from ftfl.replay import Replay, insert, newest, sample_slots, take
 from ftfl.rollouts import registry
 from ftfl.rollouts.memory import Memory, calibrated, channel_scale, older
 from ftfl.rollouts.screens import Predictions, ScreenRule
+from ftfl.rollouts.seeds import any_seed
 from ftfl.types import Key, Metrics, RewardFn, TerminationFn, Transition
 
 _ABSURD_STDS = 1e4
@@ -133,12 +134,7 @@ def generate(
 
         def going(carry: tuple[Array, _Branch]) -> Bool[Array, ""]:
             t, b = carry
-            more = (t < world.length) & jnp.any(b.active)
-            if axis is not None:
-                # All seeds go on as long as one does: if each had an answer of its own, XLA would
-                # copy every replay at every step to keep those that have ended as they are.
-                more = jax.lax.pmax(more.astype(jnp.int32), axis) > 0
-            return more
+            return any_seed((t < world.length) & jnp.any(b.active), axis)
 
         def step(carry: tuple[Array, _Branch]) -> tuple[Array, _Branch]:
             t, b = carry

@@ -17,6 +17,7 @@ from ftfl.dynamics.predict import DynamicsState
 from ftfl.replay import Replay, sample_slots, take
 from ftfl.rollouts import registry
 from ftfl.rollouts.screens import ScreenRule
+from ftfl.rollouts.seeds import any_seed
 from ftfl.types import Key
 
 
@@ -77,15 +78,11 @@ def calibrated(
         return calibration.settle(values.reshape(-1, values.shape[-1]), memory.screen)
 
     new = memory.calibrated != dynamics.refits
-    anyone = new
-    if axis is not None:
-        # One answer for all seeds: else XLA would calibrate at every step and choose afterwards.
-        anyone = jax.lax.pmax(new.astype(jnp.int32), axis) > 0
 
     def renewed() -> Any:
         return jax.tree.map(lambda s, old: jnp.where(new, s, old), settle(), memory.screen)
 
-    screen = jax.lax.cond(anyone, renewed, lambda: memory.screen)
+    screen = jax.lax.cond(any_seed(new, axis), renewed, lambda: memory.screen)
     return dataclasses.replace(memory, screen=screen, calibrated=dynamics.refits)
 
 

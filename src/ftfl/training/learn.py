@@ -25,6 +25,7 @@ from ftfl.nets import MLP
 from ftfl.rollouts import registry
 from ftfl.rollouts.generate import Ends, generate, mixed_batch, usable_rows
 from ftfl.rollouts.lookahead import look_ahead
+from ftfl.rollouts.seeds import any_seed
 from ftfl.training import exploration, sentinels, updates
 from ftfl.training.state import RunState, Stream, stream_key, with_parts
 from ftfl.types import Metrics, Transition
@@ -231,11 +232,7 @@ def functions(
             def skip(s: RunState) -> tuple[Any, Any, Metrics]:
                 return s.synthetic, s.screen, {k: jnp.full((), jnp.nan) for k in shapes}
 
-            due = state.learn_steps % config.rollouts.every == 0
-            if axis is not None:
-                # The same for all, and XLA is told so: where they might differ, it would compute
-                # the branches at every step and choose afterwards.
-                due = jax.lax.pmax(due.astype(jnp.int32), axis) > 0
+            due = any_seed(state.learn_steps % config.rollouts.every == 0, axis)
             synthetic, screen, metrics = jax.lax.cond(due, run, skip, state)
         checked = sentinels.check_rollouts(
             state.alarms, metrics, state.agent.updates, state.env_steps
