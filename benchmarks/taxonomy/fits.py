@@ -18,6 +18,7 @@ from run import tasks
 from ftfl import presets
 from ftfl.config import TaskConfig
 from ftfl.envs.make import make_task
+from ftfl.forensics.foresight_fit import SEEDS, UPDATES
 from ftfl.forensics.instruments.attribution import attribution
 from ftfl.forensics.profile import collect, uniform
 
@@ -25,7 +26,6 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from lines import add_line, read_lines, rounded
 
 RESULTS = Path(__file__).parent / "results" / "fits.jsonl"
-UPDATES, SEEDS = 500, (0, 1, 2)
 
 
 def fit(task: str, unit: float) -> dict:
