@@ -20,6 +20,7 @@ MARK = (
     " results; change those and run it. -->"
 )
 CELLS = ("residual, raw", "residual, unit", "direct, raw", "direct, unit")
+TO_CELLS = ("scale", "target")  # doors that are cells as well
 ARMS = ("sac", "mbpo", "mbpo-unit", "mbpo-direct", "ftfl")
 Row = dict[str, Any]
 
@@ -46,7 +47,7 @@ def refits() -> list[str]:
     for line in sorted(lines, key=lambda r: (r["task"], r["at"])):
         numbers = line["numbers"]
         arms = {**numbers["cells"], **{f"residual, raw + {k}": v for k, v in
-                                       numbers["doors"].items()}}  # fmt: skip
+                                       numbers["doors"].items() if k not in TO_CELLS}}  # fmt: skip
         parts += [
             f"### dmc/{line['task']}, {line['at']:,} steps of SAC",
             f"{line['rows']:,} rows, std of the reward {line['reward_std']:.3g}; SAC's last"

@@ -96,6 +96,16 @@ def test_two_causes_need_two_changes():
     assert found[0].advice == "--target direct --scale unit"
 
 
+def test_a_cell_one_change_away_is_a_single_change_whatever_doors_are_asked_for():
+    """Else the best cell counts as two changes, and is told to need both repairs."""
+    rows = linear(300, (1, 1), 1.0, noise=0.05)
+    found = attribution(rows, model("mbpo", **TRAINING), 2, (0,), only=["floor"])
+    assert [arm.name for arm in found.doors] == ["scale", "target", "floor"]
+    cells = {cell.name: cell for cell in found.cells}
+    assert found.doors[0].reward == cells["residual, unit"].reward
+    assert found.doors[1].reward == cells["direct, raw"].reward
+
+
 def test_a_constant_reward_has_nothing_to_attribute():
     base = arm(AS_IS, [np.nan] * 3, [0.5] * 3)
     found = Attribution(base, tuple(arm(n, [np.nan] * 3, [0.5] * 3) for n in CELLS),

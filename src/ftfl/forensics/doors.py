@@ -23,6 +23,8 @@ CELLS: dict[str, Changes] = {
     "direct, raw": {"target": "direct", "scale": "raw"},
     "direct, unit": {"target": "direct", "scale": "unit"},
 }
+TO_CELLS = ("scale", "target")
+"""Doors that lead from one cell to another: refits of all cells open them as well."""
 AS_IS = "as it is"
 _MARGIN = 0.1  # nats: a log-variance must start inside its bounds
 

@@ -1,7 +1,7 @@
 """What a short fit of the model adds to what a task's structure predicts; no agent is trained.
 
 The four target cells are trained on a sample of transitions and tested on stretches of it held
-apart (`attribution` without doors). A reward that a cell has not learned there is the best sign of
+apart (`attribution` of the cells). A reward that a cell has not learned there is the best sign of
 its failure that we have (docs/taxonomy.md).
 """
 

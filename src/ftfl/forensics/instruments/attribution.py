@@ -16,7 +16,7 @@ import numpy as np
 from ftfl.config import DynamicsConfig
 from ftfl.dynamics.predict import DynamicsState
 from ftfl.errors import unknown
-from ftfl.forensics.doors import AS_IS, CELLS, Changes, doors, flags
+from ftfl.forensics.doors import AS_IS, CELLS, TO_CELLS, Changes, doors, flags
 from ftfl.forensics.evidence import Estimate, Finding, Numbers, mean_estimate
 from ftfl.forensics.refits import elect, fidelity, predictions, train, trains_alike
 from ftfl.forensics.rows import held_apart, ring_of, thinned
@@ -190,7 +190,8 @@ def attribution(
         seeds: of weights and minibatches; the same for every arm.
         names: of observation channels; default ``obs[i]``.
         reward_fn: the task's known reward, which adds the door ``given-reward``.
-        only: names of doors, instead of all; an empty list leaves the cells.
+        only: names of doors, instead of all; those that lead from cell to cell come for nothing
+            and are always there.
         progress: called with (arm, refits done, refits in all) before every refit.
 
     Raises:
@@ -203,7 +204,7 @@ def attribution(
     for name in only or ():
         if name not in there:
             raise unknown("door", name, there)
-    wanted = list(there) if only is None else list(only)
+    wanted = [name for name in there if only is None or name in only or name in TO_CELLS]
     arms: dict[str, Changes] = {AS_IS: {}, **CELLS, **{name: there[name] for name in wanted}}
     configs = {name: dataclasses.replace(config, **changes) for name, changes in arms.items()}
     base: dict[int, DynamicsState] = {}
