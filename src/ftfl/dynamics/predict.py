@@ -71,9 +71,8 @@ def predict(
     scaler = training_scaler(state.statistics, config)
     x = state.statistics.input.to_unit(jnp.concatenate([obs, action], axis=-1))
     shift = floor_shift(state.statistics, scaler, config)
-    out = ens.forward(state.ensemble, x, shift)
-    mean = scaler.from_unit(out.mean)
-    std = scaler.spread_from_unit(jnp.exp(0.5 * out.logvar))
+    mean, std = ens.mean_and_std(state.ensemble, x, shift)
+    mean, std = scaler.from_unit(mean), scaler.spread_from_unit(std)
     size = obs.shape[-1]
     next_obs = next_obs_of(
         config.target, jnp.broadcast_to(obs, (*mean.shape[:-1], size)), mean[..., :size]
