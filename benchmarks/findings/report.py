@@ -85,7 +85,7 @@ def forks() -> list[str]:
         rows = [
             [arm, *(", ".join("–" if (v := look(r)) is None else f"{v:.3g}" for r in arms[arm])
                     for look in looks.values())]
-            for arm in ARMS if arm in arms
+            for arm in sorted(arms, key=lambda arm: (arm not in ARMS, arm))
         ]  # fmt: skip
         parts += [f"### dmc/{task}, forks at {at:,} steps, {steps:,} steps on",
                   table(["arm (a number a seed)", *looks], rows)]  # fmt: skip

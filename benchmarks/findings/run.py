@@ -39,7 +39,8 @@ HERE = Path(__file__).parent
 TASKS = ("hopper-stand", "quadruped-walk", "humanoid-stand")
 MOMENTS = (10_000, 50_000, 100_000, 300_000)
 ARMS = ("sac", "mbpo", "mbpo-unit", "mbpo-direct", "ftfl")
-DOORS = {"scale": "dynamics.scale=unit", "target": "dynamics.target=direct"}
+DOORS = {"scale": "dynamics.scale=unit", "target": "dynamics.target=direct",
+         "long-fit": "dynamics.max_updates=5000"}  # fmt: skip
 """Changes of an arm PRESET+DOOR."""
 INSTRUMENTS = ("reward_fidelity", "rollout_error", "screen_sight", "critic_account",
                "critic_health")  # fmt: skip

@@ -336,8 +336,8 @@ DYNAMICS = [
     Mutant(
         "variance given out as standard deviation",
         "dynamics/predict.py",
-        "jnp.exp(0.5 * out.logvar)",
-        "jnp.exp(out.logvar)",
+        "scaler.spread_from_unit(std)",
+        "scaler.spread_from_unit(std**2)",
         MODEL + "test_predictions_in_physical_units[residual-raw]",
     ),
     Mutant(
