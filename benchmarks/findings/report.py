@@ -10,6 +10,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from ftfl.forensics.doors import TO_CELLS
+
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
 from lines import dig, read_lines, table  # noqa: E402
@@ -19,8 +21,6 @@ MARK = (
     "<!-- Written by benchmarks/findings/report.py from benchmarks/findings/INTRODUCTION.md and"
     " results; change those and run it. -->"
 )
-CELLS = ("residual, raw", "residual, unit", "direct, raw", "direct, unit")
-TO_CELLS = ("scale", "target")  # doors that are cells as well
 ARMS = ("sac", "mbpo", "mbpo-unit", "mbpo-direct", "ftfl")
 Row = dict[str, Any]
 
@@ -85,7 +85,7 @@ def forks() -> list[str]:
         rows = [
             [arm, *(", ".join("–" if (v := look(r)) is None else f"{v:.3g}" for r in arms[arm])
                     for look in looks.values())]
-            for arm in sorted(arms, key=lambda arm: (arm not in ARMS, arm))
+            for arm in [*(a for a in ARMS if a in arms), *sorted(arms.keys() - set(ARMS))]
         ]  # fmt: skip
         parts += [f"### dmc/{task}, forks at {at:,} steps, {steps:,} steps on",
                   table(["arm (a number a seed)", *looks], rows)]  # fmt: skip

@@ -132,18 +132,23 @@ def forward(
     ``shift`` lowers the log-variance floor per output (``targets.floor_shift``).
     """
     mean, raw = _outputs(ensemble, x, "float32")
-    low = jnp.broadcast_to(ensemble.logvar_min + shift, raw.shape)
-    high = jnp.broadcast_to(ensemble.logvar_max, raw.shape)
+    low, high = _bounds(ensemble, shift)
     return Gaussian(mean, bound(raw, low, high))
 
 
 def mean_and_std(
     ensemble: Ensemble, x: Float[Array, "E B I"] | Float[Array, "B I"], shift: Float[Array, "D"]
 ) -> tuple[Float[Array, "E B D"], Float[Array, "E B D"]]:
-    """The same with standard deviations, which rollouts need for every member and output."""
+    """`forward` with standard deviations, which screens need of every member and output."""
     mean, raw = _outputs(ensemble, x, "float32")
-    low, high = (ensemble.logvar_min + shift)[None, None], ensemble.logvar_max[None, None]
-    return mean, bounded_std(raw, low, high)
+    return mean, bounded_std(raw, *_bounds(ensemble, shift))
+
+
+def _bounds(
+    ensemble: Ensemble, shift: Float[Array, "D"]
+) -> tuple[Float[Array, "1 1 D"], Float[Array, "1 1 D"]]:
+    """Floor and cap of the log-variance of every output."""
+    return (ensemble.logvar_min + shift)[None, None], ensemble.logvar_max[None, None]
 
 
 def _outputs(
@@ -213,8 +218,7 @@ def loss(
         frozen = jax.lax.stop_gradient((ensemble.logvar_min, ensemble.logvar_max))
         ensemble = eqx.tree_at(lambda e: (e.logvar_min, e.logvar_max), ensemble, frozen)
     mean, raw = _outputs(ensemble, x, config.precision)
-    low = jnp.broadcast_to(ensemble.logvar_min + shift, raw.shape)
-    high = jnp.broadcast_to(ensemble.logvar_max, raw.shape)
+    low, high = (jnp.broadcast_to(x, raw.shape) for x in _bounds(ensemble, shift))
     per_output = jnp.mean(_training_nll(mean, raw, low, high, z), axis=1)  # (E, D)
     if config.reward_model == "separate":
         # Two networks, two losses: neither's size depends on the other's number of outputs.
