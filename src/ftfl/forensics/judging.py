@@ -15,15 +15,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ftfl.config import Config
-from ftfl.dynamics import predict as dynamics
-from ftfl.dynamics.elites import draw_elites
 from ftfl.dynamics.predict import DynamicsState
 from ftfl.envs.spec import EnvSpec
 from ftfl.errors import FtflError
 from ftfl.rollouts import registry
+from ftfl.rollouts.draws import draw
 from ftfl.rollouts.generate import length_at
-from ftfl.rollouts.memory import channel_scale
-from ftfl.rollouts.screens import Predictions
 from ftfl.training.state import RunState
 from ftfl.types import Key
 
@@ -90,29 +87,13 @@ def _judged(
     assert config.rollouts is not None
     elite_key, noise_key, screen_key = jax.random.split(key, 3)
     rows, size = obs.shape
-    members = dynamics.predict(state, obs, action, config.dynamics)
-    member = draw_elites(state.elites, elite_key, rows)
-    chosen = (member, jnp.arange(rows, dtype=jnp.int32))
-    mean, std = members.mean[chosen], members.std[chosen]
-    drawn = mean + std * jax.random.normal(noise_key, mean.shape)
-    given = config.dynamics.reward_model == "given"
-
-    def known(next_obs: Float[Array, "B O"]) -> Float[Array, "B"]:
-        assert spec.reward_fn is not None
-        return spec.reward_fn(obs, action, next_obs)
-
-    if given:
-        reward = known(drawn[:, :size])
-    else:
-        reward = mean[:, -1] if config.dynamics.reward_draw == "mean" else drawn[:, -1]
-    shown = Predictions(
-        obs, action, members, member, drawn[:, :size], reward, channel_scale(state, size), length
-    )
+    shown = draw(elite_key, noise_key, state, obs, action, length, spec.reward_fn, config)
     told = registry.build(config, size).screen(
         screen_key, shown, jnp.int32(0), jnp.ones(rows, bool), memory
     )
-    if given:
-        before = known(told.next_obs)
+    if config.dynamics.reward_model == "given":
+        assert spec.reward_fn is not None
+        before = spec.reward_fn(obs, action, told.next_obs)
     else:
-        before = told.reward if config.rollouts.screen in REDRAWING else reward
+        before = told.reward if config.rollouts.screen in REDRAWING else shown.reward
     return told.store, told.uncertainty, before, told.next_obs

@@ -16,13 +16,13 @@ from jaxtyping import Array, Bool, Float, Int
 from ftfl import sac
 from ftfl.config import Config
 from ftfl.dynamics import predict as dyn
-from ftfl.dynamics.elites import draw_elites
 from ftfl.dynamics.predict import DynamicsState
 from ftfl.nets import MLP
 from ftfl.replay import Replay, insert, newest, sample_slots, take
 from ftfl.rollouts import registry
-from ftfl.rollouts.memory import Memory, calibrated, channel_scale, older
-from ftfl.rollouts.screens import Predictions, ScreenRule
+from ftfl.rollouts.draws import draw
+from ftfl.rollouts.memory import Memory, calibrated, older
+from ftfl.rollouts.screens import ScreenRule
 from ftfl.rollouts.seeds import any_seed
 from ftfl.types import Key, Metrics, RewardFn, TerminationFn, Transition
 
@@ -173,35 +173,16 @@ def _step(key: Key, t: Int[Array, ""], b: _Branch, world: _World) -> _Branch:
     assert config.rollouts is not None
     assert config.dynamics is not None
     act_key, elite_key, noise_key, screen_key = jax.random.split(key, 4)
-    rows, size = b.obs.shape
+    rows = b.obs.shape[0]
     action, _ = sac.policy(world.actor, b.obs, config.sac).sample(act_key)
-    members = dyn.predict(dynamics, b.obs, action, config.dynamics)
-    member = draw_elites(dynamics.elites, elite_key, rows)
-    chosen = (member, jnp.arange(rows, dtype=jnp.int32))
-    mean, std = members.mean[chosen], members.std[chosen]
-    drawn = mean + std * jax.random.normal(noise_key, mean.shape)
-    next_obs = drawn[:, :size]
-
-    def given_reward(next_obs: Float[Array, "B O"]) -> Float[Array, "B"]:
-        assert ends.reward is not None
-        return ends.reward(b.obs, action, next_obs)
-
-    given = config.dynamics.reward_model == "given"
-    if given:
-        reward = given_reward(next_obs)
-    else:
-        reward = mean[:, -1] if config.dynamics.reward_draw == "mean" else drawn[:, -1]
-    # The barrier: without it XLA computes every member's std anew inside each of a screen's sums.
-    shown = Predictions(
-        b.obs, action, jax.lax.optimization_barrier(members), member, next_obs, reward,
-        channel_scale(dynamics, size), world.length,
-    )  # fmt: skip
+    shown = draw(elite_key, noise_key, dynamics, b.obs, action, world.length, ends.reward, config)
     judged = world.rule.screen(screen_key, shown, t, b.active, b.screen)
-    penalty = reward - judged.reward
+    penalty = shown.reward - judged.reward
     paid = judged.reward
-    if given:
+    if config.dynamics.reward_model == "given":
+        assert ends.reward is not None
         # A screen may have moved the next observation, which the known reward may depend on.
-        paid = given_reward(judged.next_obs) - penalty
+        paid = ends.reward(b.obs, action, judged.next_obs) - penalty
 
     if ends.termination is None:
         terminated = dyn.learned_termination(dynamics, judged.next_obs)

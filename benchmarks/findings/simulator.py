@@ -1,0 +1,287 @@
+"""What if the model were right? A fork's updates on transitions made by the simulator itself.
+
+    python benchmarks/findings/simulator.py RUN --arms simulator mbpo mbpo/states mbpo/reward
+
+From one checkpoint of a run (RUN: a folder that `run.py parents` keeps) every arm makes the same
+updates of the same agent, on the same real rows and from the same starts; only where synthetic
+transitions come from differs:
+
+    sac            none: real rows alone, as many updates
+    simulator      the simulator, led back to real states and given the policy's actions
+    PRESET         the preset's model, fitted to the replay as in training, again every 250 steps
+    PRESET/states  the model's next observation, with the simulator's reward
+    PRESET/reward  the simulator's next observation, with the model's reward
+    PRESET@N       with N updates at the first fit instead of the profile's 500 (PRESET@N/… too)
+
+The real replay stays as it is at the checkpoint, and rollouts are one step long. Starts are drawn
+from a few thousand states, spread over whole episodes that are spread over the run. Each was left,
+led back to, and had to give the stored transition bit for bit; those that did not are counted and
+not used. Tasks of dm_control only: their simulator's state is one array (MuJoCo's integration
+state). One line per arm and seed in results/simulator.jsonl; what stands there is skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+
+from ftfl import replay, sac
+from ftfl.config import Config
+from ftfl.envs.make import make_task
+from ftfl.envs.snapshots import lift_time_limit
+from ftfl.envs.spec import Environment
+from ftfl.errors import FtflError
+from ftfl.forensics.groundtruth import choose_rows
+from ftfl.forensics.learned import make_agent, make_world_model
+from ftfl.forensics.subject import Subject
+from ftfl.training import state as run_state
+from ftfl.training.evaluate import evaluate
+from ftfl.training.fork import changed_config
+from ftfl.training.learn import make_learner
+from ftfl.training.state import RunState
+from ftfl.types import Transition
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from lines import add_line, read_lines, rounded
+
+RESULTS = Path(__file__).parent / "results" / "simulator.jsonl"
+UPDATES_A_STEP = 10
+BRANCHES = 250
+"""Synthetic transitions a step; 250 steps of them are kept, as in the laptop profile."""
+REFIT_EVERY = 250
+_WHOLE = mujoco.mjtState.mjSTATE_INTEGRATION
+
+
+class Arm(NamedTuple):
+    """PRESET@N/PART, taken apart."""
+
+    preset: str
+    first_updates: int | None
+    part: str
+
+    @classmethod
+    def read(cls, name: str) -> Arm:
+        """From the command line; "simulator" is a part without a model."""
+        whole, _, part = name.partition("/")
+        preset, _, updates = whole.partition("@")
+        if part not in ("", "states", "reward"):
+            raise FtflError(f"arm {name!r}: the part after / must be states or reward.")
+        return cls(preset, int(updates) if updates else None, part)
+
+
+class Starts:
+    """Real states of a run that the simulator can be led back to."""
+
+    def __init__(self, subject: Subject, env: Environment, count: int, episodes: int):
+        self.env = env
+        self.physics: Any = env.inner.physics if hasattr(env, "inner") else env.physics  # type: ignore[attr-defined]
+        rows = choose_rows(subject, count, episodes)
+        kept, states = [], []
+        self.dropped = 0
+        for index in np.unique(subject.episode[rows]):
+            episode = subject.episodes[index]
+            first = subject.rows.obs[episode.start]
+            seed = next((s for s in episode.seeds if np.array_equal(env.reset(s), first)), None)
+            mine = rows[subject.episode[rows] == index]
+            if seed is None:
+                self.dropped += len(mine)
+                continue
+            found = []
+            for row in range(episode.start, int(mine[-1]) + 1):
+                if row in mine:
+                    found.append((row, self._state()))
+                env.step(subject.rows.action[row])
+            for row, state in found:
+                told = self.step(state, subject.rows.action[row])
+                same = np.array_equal(told[0], subject.rows.next_obs[row])
+                if same and np.float32(told[1]) == subject.rows.reward[row]:
+                    kept.append(row)
+                    states.append(state)
+                else:
+                    self.dropped += 1
+        self.rows, self.states = np.array(kept), states
+        self.obs = np.asarray(subject.rows.obs)[self.rows]
+
+    def _state(self) -> np.ndarray:
+        model, data = self.physics.model.ptr, self.physics.data.ptr
+        state = np.empty(mujoco.mj_stateSize(model, _WHOLE))
+        mujoco.mj_getState(model, data, state, _WHOLE)
+        return state
+
+    def step(self, state: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        """Next observation, reward and end from a state."""
+        model, data = self.physics.model.ptr, self.physics.data.ptr
+        mujoco.mj_setState(model, data, state, _WHOLE)
+        mujoco.mj_step1(model, data)  # dm_control steps on from positions and velocities
+        told = self.env.step(action)
+        return told.obs, told.reward, told.terminated
+
+    def play(self, which: np.ndarray, action: np.ndarray) -> Transition:
+        """One step from each of these starts (NumPy)."""
+        told = [self.step(self.states[i], a) for i, a in zip(which, action, strict=True)]
+        obs, reward, end = (np.array(x) for x in zip(*told, strict=True))
+        return Transition(
+            self.obs[which], action, reward.astype(np.float32), obs.astype(np.float32), end
+        )
+
+
+def begin(subject: Subject, config: Config, seed: int) -> RunState:
+    """The parent's agent and replay, with fresh randomness, model and synthetic replay."""
+    new = run_state.init(config, subject.spec)
+    carried = jax.tree.map(jnp.copy, {"agent": subject.state.agent, "real": subject.state.real})
+    return dataclasses.replace(
+        new, **carried, key=jax.random.key(seed), holdout=jnp.copy(subject.state.holdout),
+        env_steps=jnp.copy(subject.state.env_steps),
+    )  # fmt: skip
+
+
+def run(subject: Subject, starts: Starts, name: str, seed: int, steps: int) -> dict[str, Any]:
+    """Train one arm, and tell what became of it."""
+    arm = Arm.read(name)
+    parent = dataclasses.replace(subject.config, profile="laptop")
+    changes: dict[str, Any] = {"sac.updates_per_step": UPDATES_A_STEP}
+    if arm.preset != "sac":
+        changes |= {"rollouts.per_step": BRANCHES, "rollouts.length": (0, 1, 1, 1)}
+    algo = "mbpo" if arm.preset == "simulator" else arm.preset
+    config = changed_config(parent, algo, changes, subject.config.steps + steps)
+    learner = make_learner(config, subject.spec, rollouts=False)
+    state = begin(subject, config, seed)
+    insert = jax.jit(replay.insert, donate_argnums=0)
+    generator = np.random.default_rng(seed)
+    fitted: dict[str, float] = {}
+    returns = [[0, score(config, state, seed)]]
+    trace, errors = [], []
+    for step in range(steps):
+        if arm.preset not in ("sac", "simulator") and step % REFIT_EVERY == 0:
+            state, fitted = refit(learner, subject, config, state, arm, first=step == 0)
+        if arm.preset != "sac":
+            rows, error = synthetic(starts, state, config, subject, arm, generator)
+            errors.append(error)
+            state = dataclasses.replace(state, synthetic=insert(state.synthetic, rows))
+        state, told = learner.learn(state)
+        if (step + 1) % (steps // 4) == 0:
+            returns.append([step + 1, score(config, state, seed)])
+            trace.append([step + 1, *(float(told[k]) for k in
+                         ("agent/q_mean_scaled", "agent/temperature"))])  # fmt: skip
+    line: dict[str, Any] = {
+        "arm": name, "seed": seed, "steps": steps, "returns": returns, "q_and_temperature": trace,
+        "starts": len(starts.rows), "starts_dropped": starts.dropped,
+    }  # fmt: skip
+    if errors:
+        late = [e for e in errors[-250:] if e]
+        line["last_steps"] = {k: float(np.mean([e[k] for e in late])) for k in late[0]}
+    return line | ({"model": fitted} if fitted else {})
+
+
+def refit(
+    learner: Any, subject: Subject, config: Config, state: RunState, arm: Arm, *, first: bool
+) -> tuple[RunState, dict[str, float]]:
+    """Fit the model as training does, or longer at first."""
+    if first and arm.first_updates:
+        assert config.dynamics is not None
+        longer = dataclasses.replace(config.dynamics, max_updates=arm.first_updates,
+                                     early_stopping=False)  # fmt: skip
+        learner = make_learner(dataclasses.replace(config, dynamics=longer), subject.spec)
+    state, told = learner.fit(state)
+    names = ("model/reward_r2", "model/skill_over_persistence", "model/updates_count")
+    return state, {k: float(told[k]) for k in names if k in told}
+
+
+def synthetic(
+    starts: Starts,
+    state: RunState,
+    config: Config,
+    subject: Subject,
+    arm: Arm,
+    generator: np.random.Generator,
+) -> tuple[Transition, dict[str, float]]:
+    """Transitions of one step by the current policy, and how far the model's are from true."""
+    which = generator.integers(len(starts.rows), size=BRANCHES)
+    obs = starts.obs[which]
+    noise = generator.standard_normal((BRANCHES, subject.spec.act_dim), np.float32)
+    action, _ = make_agent(state.agent, config).act(obs, noise)
+    true = starts.play(which, action)
+    if arm.preset == "simulator":
+        return Transition(*map(jnp.asarray, true)), {"reward": float(true.reward.mean())}
+    assert state.dynamics is not None
+    model = make_world_model(state.dynamics, config, subject.spec)
+    told = model.imagine(obs, action, model.noise(generator, BRANCHES))
+    drawn = (np.arange(BRANCHES), generator.integers(model.elites, size=BRANCHES))
+    next_obs, reward = told.next_obs[drawn], told.reward[drawn].astype(np.float32)
+    wrong, still = (np.square(x - true.next_obs) for x in (next_obs, obs))
+    error = {
+        "reward": float(reward.mean()), "true_reward": float(true.reward.mean()),
+        "reward_rmse": float(np.sqrt(np.square(reward - true.reward).mean())),
+        "skill": float(1 - np.median(wrong.mean(axis=0) / still.mean(axis=0))),
+    }  # fmt: skip
+    made = {
+        "": true._replace(next_obs=next_obs, reward=reward, terminated=told.terminated[drawn]),
+        "states": true._replace(next_obs=next_obs, terminated=told.terminated[drawn]),
+        "reward": true._replace(reward=reward),
+    }[arm.part]
+    return Transition(*map(jnp.asarray, made)), error
+
+
+def score(config: Config, state: RunState, seed: int, episodes: int = 3) -> float:
+    """Mean return of the deterministic policy."""
+    mode = jax.jit(lambda actor, obs: sac.policy(actor, obs[None], config.sac).mode()[0])
+    with contextlib.closing(make_task(config.task)) as env:
+        played = evaluate(env, lambda obs: np.asarray(mode(state.agent.actor, obs)), seed, episodes)
+    return float(played.returns.mean())
+
+
+def main() -> None:
+    """Read the options, skip what is done, do the rest."""
+    parser = argparse.ArgumentParser(description="A fork's updates with the simulator as the model")
+    parser.add_argument("run", type=Path, help="kept parent, TASK@STEP")
+    parser.add_argument("--arms", nargs="+", default=["sac", "simulator", "mbpo", "ftfl"])
+    parser.add_argument("--steps", type=int, default=1_000)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--starts", type=int, default=4_000)
+    parser.add_argument("--episodes", type=int, default=40)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    try:
+        subject = Subject.load(args.run)
+        task, _, at = args.run.name.partition("@")
+        done = {(r["task"], r["at"], r["arm"], r["seed"], r["steps"])
+                for r in read_lines(args.results)}  # fmt: skip
+        with contextlib.closing(make_task(subject.config.task)) as env:
+            put_back = None
+            starts = None
+            for seed in args.seeds:
+                for arm in args.arms:
+                    if (task, int(at), arm, seed, args.steps) in done:
+                        continue
+                    if starts is None:
+                        put_back = lift_time_limit(env)
+                        starts = Starts(subject, env, args.starts, args.episodes)
+                        print(f"{len(starts.rows)} starts, {starts.dropped} dropped", flush=True)
+                    begun = time.monotonic()
+                    line = {"task": task, "at": int(at)} | run(
+                        subject, starts, arm, seed, args.steps
+                    )
+                    line["seconds"] = round(time.monotonic() - begun)
+                    add_line(args.results, rounded(line))
+                    print(arm, seed, line["returns"], line.get("last_steps"), line["seconds"],
+                          flush=True)  # fmt: skip
+            if put_back:
+                put_back()
+    except FtflError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("stopped; give the same command again to go on.")
+
+
+if __name__ == "__main__":
+    main()
