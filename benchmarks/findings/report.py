@@ -92,10 +92,39 @@ def forks() -> list[str]:
     return ["## Forks", *parts] if parts else []
 
 
+def simulators() -> list[str]:
+    """The simulator in the model's place, wholly or in part."""
+    groups: dict[tuple[str, int, int], dict[str, list[Row]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for row in read_lines(HERE / "results" / "simulator.jsonl"):
+        groups[row["task"], row["at"], row["steps"]][row["arm"]].append(row)
+    parts = []
+    for (task, at, steps), arms in sorted(groups.items()):
+        rows = []
+        for arm, found in arms.items():
+            found = sorted(found, key=lambda r: r["seed"])
+            told = [", ".join(f"{v:.0f}" for _, v in r["returns"][1:]) for r in found]
+            late = [r.get("last_steps", {}) for r in found]
+            rows.append([arm, " / ".join(told), *(
+                ", ".join(f"{x[k]:.2g}" for x in late if k in x) or "–"
+                for k in ("skill", "reward_rmse"))])  # fmt: skip
+        after = ", ".join(f"{step:,}" for step, _ in next(iter(arms.values()))[0]["returns"][1:])
+        parts += [
+            f"### dmc/{task} at {at:,} steps, {steps:,} steps of ten updates",
+            table(["synthetic transitions by", f"return after {after} (seeds / apart)",
+                   "skill over persistence", "error of rewards (rms)"], rows),
+        ]  # fmt: skip
+    return ["## The simulator as the model", *parts] if parts else []
+
+
 def main() -> None:
     """The whole page."""
     introduction = (HERE / "INTRODUCTION.md").read_text(encoding="utf-8").rstrip()
-    PAGE.write_text("\n\n".join([MARK, introduction, *refits(), *forks()]) + "\n", encoding="utf-8")
+    PAGE.write_text(
+        "\n\n".join([MARK, introduction, *refits(), *forks(), *simulators()]) + "\n",
+        encoding="utf-8",
+    )
 
 
 if __name__ == "__main__":

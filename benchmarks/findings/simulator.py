@@ -11,6 +11,10 @@ transitions come from differs:
     PRESET         the preset's model, fitted to the replay as in training, again every 250 steps
     PRESET/states  the model's next observation, with the simulator's reward
     PRESET/reward  the simulator's next observation, with the model's reward
+    PRESET/mean    the drawn elite's mean of both, without the noise of its draw
+    PRESET/elites  the mean of all elites' means
+    PRESET/NAME    the model in the channels whose names begin so (position, touch…), the simulator
+                   in all else
     PRESET@N       with N updates at the first fit instead of the profile's 500 (PRESET@N/… too)
 
 The real replay stays as it is at the checkpoint, and rollouts are one step long. Starts are drawn
@@ -74,8 +78,6 @@ class Arm(NamedTuple):
         """From the command line; "simulator" is a part without a model."""
         whole, _, part = name.partition("/")
         preset, _, updates = whole.partition("@")
-        if part not in ("", "states", "reward"):
-            raise FtflError(f"arm {name!r}: the part after / must be states or reward.")
         return cls(preset, int(updates) if updates else None, part)
 
 
@@ -148,6 +150,8 @@ def begin(subject: Subject, config: Config, seed: int) -> RunState:
 def run(subject: Subject, starts: Starts, name: str, seed: int, steps: int) -> dict[str, Any]:
     """Train one arm, and tell what became of it."""
     arm = Arm.read(name)
+    if arm.part not in ("", "states", "reward", "mean", "elites"):
+        channels(subject, arm.part)
     parent = dataclasses.replace(subject.config, profile="laptop")
     changes: dict[str, Any] = {"sac.updates_per_step": UPDATES_A_STEP}
     if arm.preset != "sac":
@@ -215,21 +219,42 @@ def synthetic(
         return Transition(*map(jnp.asarray, true)), {"reward": float(true.reward.mean())}
     assert state.dynamics is not None
     model = make_world_model(state.dynamics, config, subject.spec)
-    told = model.imagine(obs, action, model.noise(generator, BRANCHES))
+    noise = model.noise(generator, BRANCHES)
+    told = model.imagine(obs, action, None if arm.part in ("mean", "elites") else noise)
     drawn = (np.arange(BRANCHES), generator.integers(model.elites, size=BRANCHES))
     next_obs, reward = told.next_obs[drawn], told.reward[drawn].astype(np.float32)
+    if arm.part == "elites":
+        next_obs, reward = told.next_obs.mean(axis=1), told.reward.mean(axis=1, dtype=np.float32)
+    terminated = told.terminated[drawn]
     wrong, still = (np.square(x - true.next_obs) for x in (next_obs, obs))
     error = {
         "reward": float(reward.mean()), "true_reward": float(true.reward.mean()),
         "reward_rmse": float(np.sqrt(np.square(reward - true.reward).mean())),
         "skill": float(1 - np.median(wrong.mean(axis=0) / still.mean(axis=0))),
     }  # fmt: skip
-    made = {
-        "": true._replace(next_obs=next_obs, reward=reward, terminated=told.terminated[drawn]),
-        "states": true._replace(next_obs=next_obs, terminated=told.terminated[drawn]),
-        "reward": true._replace(reward=reward),
-    }[arm.part]
+    if arm.part in ("", "mean", "elites"):
+        made = true._replace(next_obs=next_obs, reward=reward, terminated=terminated)
+    elif arm.part == "states":
+        made = true._replace(next_obs=next_obs, terminated=terminated)
+    elif arm.part == "reward":
+        made = true._replace(reward=reward)
+    else:
+        some = channels(subject, arm.part)
+        made = true._replace(next_obs=np.where(some, next_obs, true.next_obs))
     return Transition(*map(jnp.asarray, made)), error
+
+
+def channels(subject: Subject, name: str) -> np.ndarray:
+    """Which entries of an observation (O,) have names that begin so."""
+    names = subject.spec.obs_names or ()
+    some = np.array([entry.startswith(name) for entry in names])
+    if not some.any():
+        kinds = sorted({entry.partition("[")[0] for entry in names})
+        raise FtflError(
+            f"/{name} names no part of {subject.spec.task}: give states, reward, mean, elites, or"
+            f" channels: {', '.join(kinds)}."
+        )
+    return some
 
 
 def score(config: Config, state: RunState, seed: int, episodes: int = 3) -> float:

@@ -1,0 +1,50 @@
+"""Every preset's run can be examined: trained in earnest, if briefly, and asked everything."""
+
+import json
+
+import pytest
+
+from ftfl import config as cfg
+from ftfl import presets
+from ftfl.envs.make import make_env
+from ftfl.forensics import registry
+from ftfl.forensics.audit import Plan
+from ftfl.forensics.autopsy import examine
+from ftfl.forensics.registry import INSTRUMENTS
+from ftfl.forensics.subject import Subject
+from ftfl.store.rundir import RunDir
+from ftfl.training.loop import Loop
+from helpers import tiny
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+TASK = "envs_for_tests:make_simulated_lqr"
+SMALL = Plan(states=30, episodes=5, actions=6, horizon=12, nudged_states=5, nudged_steps=4)
+# One that redraws outcomes and keeps a memory; the others wait for `make test-long`.
+QUICK = ("infoprop-ftfl",)
+ALL = [pytest.param(a, marks=() if a in QUICK else pytest.mark.long) for a in presets.PRESETS]
+
+
+@pytest.mark.parametrize("algo", ALL)
+def test_a_run_of_every_preset_is_examined_by_all_instruments_that_concern_it(
+    algo, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(registry, "plan", lambda subject, quick: SMALL)
+    changes = {}
+    if presets.PRESETS[algo].changes.get("rollouts.every", 1) > 1:
+        changes = {"rollouts__every": 20, "dynamics__check_every": 0}
+    config = tiny(algo, TASK, **changes)
+    run_dir = RunDir.create(tmp_path / "run", cfg.to_dict(config), {})
+    Loop(config, make_env(TASK), make_env(TASK), run_dir).run()
+    autopsy = examine(Subject.load(tmp_path / "run"), quick=True)
+    concerned = {i.name for i in INSTRUMENTS if i.concerns(config) and not i.refits}
+    of_models = {"target_scales", "model_variance", "reward_fidelity", "rollout_error"}
+    if config.dynamics is None:
+        concerned -= of_models
+        assert all("no dynamics model" in autopsy.unmeasured[name] for name in of_models)
+    assert autopsy.results.keys() == concerned
+    assert {"critic_account", "critic_health"} <= concerned
+    screened = config.rollouts is not None and config.rollouts.screen != "keep-all"
+    assert ("screen_sight" in concerned) == screened
+    told = json.loads(json.dumps(autopsy.to_json()))
+    assert told["algo"] == algo
+    assert told["states"] == 30
