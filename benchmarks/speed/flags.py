@@ -20,6 +20,9 @@ SETS = {
     "no YNN": "--xla_cpu_experimental_ynn_fusion_type=",
     "YNN for single products": "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT",
     "fast math": "--xla_cpu_enable_fast_math=true",
+    "no fusion emitters": "--xla_cpu_use_fusion_emitters=false",
+    "no thunks in parallel": "--xla_cpu_enable_concurrency_optimized_scheduler=false",
+    "one piece of code": "--xla_cpu_parallel_codegen_split_count=1",
     "256-bit vectors": "--xla_cpu_prefer_vector_width=256",
     "512-bit vectors": "--xla_cpu_prefer_vector_width=512",
 }
