@@ -10,6 +10,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ftfl.forensics.doors import TO_CELLS
 
 HERE = Path(__file__).parent
@@ -106,16 +108,27 @@ def simulators() -> list[str]:
             found = sorted(found, key=lambda r: r["seed"])
             told = [", ".join(f"{v:.0f}" for _, v in r["returns"][1:]) for r in found]
             late = [r.get("last_steps", {}) for r in found]
-            rows.append([arm, " / ".join(told), *(
+            means = [np.mean([v for _, v in r["returns"][1:]]) for r in found]
+            rows.append([arm, ", ".join(f"{mean:.0f}" for mean in means), " / ".join(told), *(
                 ", ".join(f"{x[k]:.2g}" for x in late if k in x) or "–"
                 for k in ("skill", "reward_rmse"))])  # fmt: skip
         after = ", ".join(f"{step:,}" for step, _ in next(iter(arms.values()))[0]["returns"][1:])
         parts += [
             f"### dmc/{task} at {at:,} steps, {steps:,} steps of ten updates",
-            table(["synthetic transitions by", f"return after {after} (seeds / apart)",
+            table(["synthetic transitions by", "mean return", f"return after {after} (seeds / apart)",
                    "skill over persistence", "error of rewards (rms)"], rows),
         ]  # fmt: skip
-    return ["## The simulator as the model", *parts] if parts else []
+    meaning = (
+        "The same updates of the same agent on transitions of one step from the same real starts,"
+        " whose outcome is told by the simulator or by a model fitted to the run's replay."
+        " `/states`: next observations by the model, rewards by the simulator; `/reward`: the"
+        " reverse; `/mean`: an elite's mean instead of a draw; `/position` and so on: those"
+        " channels by the model, all else by the simulator; `@N`: N updates at the first fit."
+        " Skill (median over channels; 1: exact, 0: as good as assuming that nothing moves) and"
+        " the error of rewards are those of the model's whole predictions in the last 250 steps,"
+        " on the policy's own actions."
+    )
+    return ["## The simulator as the model", meaning, *parts] if parts else []
 
 
 def main() -> None:
