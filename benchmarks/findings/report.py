@@ -115,7 +115,7 @@ def simulators() -> list[str]:
         after = ", ".join(f"{step:,}" for step, _ in next(iter(arms.values()))[0]["returns"][1:])
         parts += [
             f"### dmc/{task} at {at:,} steps, {steps:,} steps of ten updates",
-            table(["synthetic transitions by", "mean return", f"return after {after} (seeds / apart)",
+            table(["synthetic transitions by", "mean return", f"after {after} (seeds by /)",
                    "skill over persistence", "error of rewards (rms)"], rows),
         ]  # fmt: skip
     meaning = (
