@@ -1,6 +1,6 @@
 """`ftfl speed` under different XLA flags, one after the other: a table of what they bring.
 
-    python benchmarks/speed/flags.py [--seconds 1]     about 40 s a row; alone on the machine
+    python benchmarks/speed/flags.py [--seconds 1]     about 90 s a row, most of it compiling; alone
 
 An unknown flag kills a process of JAX, which is told as such and costs one row. Results go to
 results/flags.json.
@@ -26,6 +26,7 @@ SETS = {
     "256-bit vectors": "--xla_cpu_prefer_vector_width=256",
     "512-bit vectors": "--xla_cpu_prefer_vector_width=512",
 }
+RESULTS = Path(__file__).parent / "results" / "flags.json"
 PARTS = ("ensemble_update", "sac_update", "rollouts")
 
 
@@ -49,9 +50,8 @@ def main() -> None:
                 row |= {part: round(parts[part]["median_ms"], 3) for part in PARTS}
             rows.append(row)
             print(row, flush=True)
-    out = Path(__file__).parent / "results" / "flags.json"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(rows, indent=1) + "\n")
+            RESULTS.parent.mkdir(exist_ok=True)
+            RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

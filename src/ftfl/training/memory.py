@@ -5,9 +5,9 @@ from __future__ import annotations
 from ftfl.config import Config
 from ftfl.envs.spec import EnvSpec
 
-PROCESS_BYTES = 500 * 2**20
-"""Python, JAX, MuJoCo, compiled programs, networks and their batches: measured with the networks of
-the paper profile on DMC tasks (docs/speed.md)."""
+PROCESS_BYTES = {"model-based": 1_080 * 2**20, "model-free": 750 * 2**20}
+"""Python, JAX, MuJoCo, compiled programs, networks and their batches: the most that training
+processes took beside their replays (benchmarks/speed/README.md, "Memory")."""
 
 
 def replay_bytes(config: Config, spec: EnvSpec, logged_rows: int = 0) -> int:
@@ -22,6 +22,7 @@ def replay_bytes(config: Config, spec: EnvSpec, logged_rows: int = 0) -> int:
 def sentence(config: Config, spec: EnvSpec, runs: int) -> str:
     """One line for the start of a run."""
     replays = replay_bytes(config, spec)
-    total = (replays + PROCESS_BYTES) / 2**30
+    process = PROCESS_BYTES["model-free" if config.dynamics is None else "model-based"]
+    total = (replays + process) / 2**30
     many = f", and {runs} run at once" if runs > 1 else ""
     return f"memory: about {total:.1f} GiB a run, {replays / 2**20:.0f} MiB of it replays{many}"
