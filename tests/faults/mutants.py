@@ -343,8 +343,8 @@ DYNAMICS = [
     Mutant(
         "log-variance bounds swapped",
         "dynamics/ensemble.py",
-        "    return Gaussian(mean, bound(raw, low, high))",
-        "    return Gaussian(mean, bound(raw, high, low))",
+        "bounded_std(raw, *_bounds(ensemble, shift))",
+        "bounded_std(raw, *_bounds(ensemble, shift)[::-1])",
         MODEL + "test_predictions_in_physical_units[residual-raw]",
     ),
     Mutant(
@@ -355,10 +355,17 @@ DYNAMICS = [
         MODEL + "test_soft_bounds",
     ),
     Mutant(
-        "log-variance sign in the likelihood",
+        "log-variance sign in the held-out likelihood",
         "dynamics/ensemble.py",
         "jnp.exp(-prediction.logvar)",
         "jnp.exp(prediction.logvar)",
+        MODEL + "test_holdout_scores_raw_unit_and_likelihood",
+    ),
+    Mutant(
+        "log-variance sign in the likelihood",
+        "dynamics/ensemble.py",
+        "precision = jnp.exp(-logvar)",
+        "precision = jnp.exp(logvar)",
         MODEL + "test_loss_gradient_and_adam_step[32-False]",
     ),
     Mutant(
