@@ -65,13 +65,18 @@ def refits() -> list[str]:
     return parts
 
 
-def forks() -> list[str]:
-    """The same agent, five ways on."""
+def by_arm(name: str) -> list[tuple[tuple[str, int, int], dict[str, list[Row]]]]:
+    """Lines of a results file: by task, moment and length, and there by arm."""
     groups: dict[tuple[str, int, int], dict[str, list[Row]]] = defaultdict(
         lambda: defaultdict(list)
     )
-    for row in read_lines(HERE / "results" / "forks.jsonl"):
+    for row in read_lines(HERE / "results" / f"{name}.jsonl"):
         groups[row["task"], row["at"], row["steps"]][row["arm"]].append(row)
+    return sorted(groups.items())
+
+
+def forks() -> list[str]:
+    """The same agent, five ways on."""
     parts = []
     account = "autopsy/critic_account/smaller_twin/"
     looks = {
@@ -83,7 +88,7 @@ def forks() -> list[str]:
         "reward model": lambda r: dig(r, account + "reward_model"),
         "next-state model": lambda r: dig(r, account + "next_state_model"),
     }
-    for (task, at, steps), arms in sorted(groups.items()):
+    for (task, at, steps), arms in by_arm("forks"):
         rows = [
             [arm, *(", ".join("–" if (v := look(r)) is None else f"{v:.3g}" for r in arms[arm])
                     for look in looks.values())]
@@ -96,13 +101,8 @@ def forks() -> list[str]:
 
 def simulators() -> list[str]:
     """The simulator in the model's place, wholly or in part."""
-    groups: dict[tuple[str, int, int], dict[str, list[Row]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
-    for row in read_lines(HERE / "results" / "simulator.jsonl"):
-        groups[row["task"], row["at"], row["steps"]][row["arm"]].append(row)
     parts = []
-    for (task, at, steps), arms in sorted(groups.items()):
+    for (task, at, steps), arms in by_arm("simulator"):
         rows = []
         for arm, found in arms.items():
             found = sorted(found, key=lambda r: r["seed"])

@@ -39,7 +39,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from ftfl import replay, sac
+from ftfl import replay
 from ftfl.config import Config
 from ftfl.envs.make import make_task
 from ftfl.envs.snapshots import lift_time_limit
@@ -51,15 +51,15 @@ from ftfl.forensics.subject import Subject
 from ftfl.training import state as run_state
 from ftfl.training.evaluate import evaluate
 from ftfl.training.fork import changed_config
-from ftfl.training.learn import make_learner
+from ftfl.training.learn import Learner, make_learner
 from ftfl.training.state import RunState
 from ftfl.types import Transition
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from lines import add_line, read_lines, rounded
+from run import UPDATES_A_STEP
 
 RESULTS = Path(__file__).parent / "results" / "simulator.jsonl"
-UPDATES_A_STEP = 10
 BRANCHES = 250
 """Synthetic transitions a step; 250 steps of them are kept, as in the laptop profile."""
 REFIT_EVERY = 250
@@ -163,7 +163,7 @@ def run(subject: Subject, starts: Starts, name: str, seed: int, steps: int) -> d
     insert = jax.jit(replay.insert, donate_argnums=0)
     generator = np.random.default_rng(seed)
     fitted: dict[str, float] = {}
-    returns = [[0, score(config, state, seed)]]
+    returns = [[0, score(learner, config, state, seed)]]
     trace, errors = [], []
     for step in range(steps):
         if arm.preset not in ("sac", "simulator") and step % REFIT_EVERY == 0:
@@ -174,7 +174,7 @@ def run(subject: Subject, starts: Starts, name: str, seed: int, steps: int) -> d
             state = dataclasses.replace(state, synthetic=insert(state.synthetic, rows))
         state, told = learner.learn(state)
         if (step + 1) % (steps // 4) == 0:
-            returns.append([step + 1, score(config, state, seed)])
+            returns.append([step + 1, score(learner, config, state, seed)])
             trace.append([step + 1, *(float(told[k]) for k in
                          ("agent/q_mean_scaled", "agent/temperature"))])  # fmt: skip
     line: dict[str, Any] = {
@@ -182,13 +182,13 @@ def run(subject: Subject, starts: Starts, name: str, seed: int, steps: int) -> d
         "starts": len(starts.rows), "starts_dropped": starts.dropped,
     }  # fmt: skip
     if errors:
-        late = [e for e in errors[-250:] if e]
+        late = errors[-REFIT_EVERY:]
         line["last_steps"] = {k: float(np.mean([e[k] for e in late])) for k in late[0]}
     return line | ({"model": fitted} if fitted else {})
 
 
 def refit(
-    learner: Any, subject: Subject, config: Config, state: RunState, arm: Arm, *, first: bool
+    learner: Learner, subject: Subject, config: Config, state: RunState, arm: Arm, *, first: bool
 ) -> tuple[RunState, dict[str, float]]:
     """Fit the model as training does, or longer at first."""
     if first and arm.first_updates:
@@ -257,11 +257,12 @@ def channels(subject: Subject, name: str) -> np.ndarray:
     return some
 
 
-def score(config: Config, state: RunState, seed: int, episodes: int = 3) -> float:
-    """Mean return of the deterministic policy."""
-    mode = jax.jit(lambda actor, obs: sac.policy(actor, obs[None], config.sac).mode()[0])
+def score(learner: Learner, config: Config, state: RunState, seed: int) -> float:
+    """Mean return of the deterministic policy over three episodes."""
     with contextlib.closing(make_task(config.task)) as env:
-        played = evaluate(env, lambda obs: np.asarray(mode(state.agent.actor, obs)), seed, episodes)
+        played = evaluate(
+            env, lambda obs: np.asarray(learner.mode(state.agent.actor, obs)), seed, episodes=3
+        )
     return float(played.returns.mean())
 
 
@@ -281,27 +282,21 @@ def main() -> None:
         task, _, at = args.run.name.partition("@")
         done = {(r["task"], r["at"], r["arm"], r["seed"], r["steps"])
                 for r in read_lines(args.results)}  # fmt: skip
+        todo = [(seed, arm) for seed in args.seeds for arm in args.arms
+                if (task, int(at), arm, seed, args.steps) not in done]  # fmt: skip
+        if not todo:
+            return
         with contextlib.closing(make_task(subject.config.task)) as env:
-            put_back = None
-            starts = None
-            for seed in args.seeds:
-                for arm in args.arms:
-                    if (task, int(at), arm, seed, args.steps) in done:
-                        continue
-                    if starts is None:
-                        put_back = lift_time_limit(env)
-                        starts = Starts(subject, env, args.starts, args.episodes)
-                        print(f"{len(starts.rows)} starts, {starts.dropped} dropped", flush=True)
-                    begun = time.monotonic()
-                    line = {"task": task, "at": int(at)} | run(
-                        subject, starts, arm, seed, args.steps
-                    )
-                    line["seconds"] = round(time.monotonic() - begun)
-                    add_line(args.results, rounded(line))
-                    print(arm, seed, line["returns"], line.get("last_steps"), line["seconds"],
-                          flush=True)  # fmt: skip
-            if put_back:
-                put_back()
+            lift_time_limit(env)
+            starts = Starts(subject, env, args.starts, args.episodes)
+            print(f"{len(starts.rows)} starts, {starts.dropped} dropped", flush=True)
+            for seed, arm in todo:
+                begun = time.monotonic()
+                line = {"task": task, "at": int(at)} | run(subject, starts, arm, seed, args.steps)
+                line["seconds"] = round(time.monotonic() - begun)
+                add_line(args.results, rounded(line))
+                print(arm, seed, line["returns"], line.get("last_steps"), line["seconds"],
+                      flush=True)  # fmt: skip
     except FtflError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
