@@ -32,6 +32,13 @@ TINY = {
 }
 
 
+def seldom(algo):
+    """Changes with which presets that roll out seldom do so within a short run, for `tiny`."""
+    if presets.PRESETS[algo].changes.get("rollouts.every", 1) > 1:
+        return {"rollouts__every": 20, "dynamics__check_every": 0}
+    return {}
+
+
 def tiny(algo="ftfl", task="gym/Pendulum-v1", **changes):
     """A preset shrunk to milliseconds a step; keyword names use ``__`` for the dot."""
     values = dict(TINY)

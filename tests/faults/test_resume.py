@@ -15,7 +15,7 @@ from ftfl.errors import FtflError
 from ftfl.store.checkpoint import latest_valid, list_checkpoints
 from ftfl.store.rundir import RunDir
 from ftfl.training import resume as resuming
-from helpers import equal_bits, tiny
+from helpers import equal_bits, seldom, tiny
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 GOLDEN = Path(__file__).parent / "golden"
@@ -26,9 +26,7 @@ STOPS = (13, 57, 60, 99)
 def odd(algo):
     """Changes that make a short run meet what the preset can do."""
     changes = {"eval_every": 30, "log_every": 10, "checkpoint_every": 25, "eval_episodes": 1}
-    if presets.PRESETS[algo].changes.get("rollouts.every", 1) > 1:
-        changes |= {"rollouts__every": 20, "dynamics__check_every": 0}
-    return changes
+    return changes | seldom(algo)
 
 
 # The others differ from these in numbers only, and wait for `make test-long`.

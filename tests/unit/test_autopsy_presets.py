@@ -14,7 +14,7 @@ from ftfl.forensics.registry import INSTRUMENTS
 from ftfl.forensics.subject import Subject
 from ftfl.store.rundir import RunDir
 from ftfl.training.loop import Loop
-from helpers import tiny
+from helpers import seldom, tiny
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 TASK = "envs_for_tests:make_simulated_lqr"
@@ -29,10 +29,7 @@ def test_a_run_of_every_preset_is_examined_by_all_instruments_that_concern_it(
     algo, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(registry, "plan", lambda subject, quick: SMALL)
-    changes = {}
-    if presets.PRESETS[algo].changes.get("rollouts.every", 1) > 1:
-        changes = {"rollouts__every": 20, "dynamics__check_every": 0}
-    config = tiny(algo, TASK, **changes)
+    config = tiny(algo, TASK, **seldom(algo))
     run_dir = RunDir.create(tmp_path / "run", cfg.to_dict(config), {})
     Loop(config, make_env(TASK), make_env(TASK), run_dir).run()
     autopsy = examine(Subject.load(tmp_path / "run"), quick=True)

@@ -20,7 +20,7 @@ from ftfl.training import saving, workers
 from ftfl.training import state as run_state
 from ftfl.training.evaluate import episode_seed, evaluate
 from ftfl.training.loop import Loop
-from helpers import compilations, equal_bits, tiny
+from helpers import compilations, equal_bits, seldom, tiny
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 TASK = "envs_for_tests:make_lqr"
@@ -36,11 +36,8 @@ def train(path, algo="sac", env=None, **changes):
 
 @pytest.mark.parametrize("algo", list(presets.PRESETS))
 def test_every_preset_trains_fifty_steps(algo, tmp_path):
-    changes = {"steps": 90}
     rollouts = presets.build(TASK, algo).rollouts
-    if rollouts is not None and rollouts.every > 1:
-        changes |= {"rollouts__every": 20, "dynamics__check_every": 0}
-    loop = train(tmp_path / "run", algo, **changes)
+    loop = train(tmp_path / "run", algo, steps=90, **seldom(algo))
     records = read_metrics(loop.run_dir.metrics_path)
     updates = series(records, "agent/updates_count")[1][-1]
     if rollouts is not None and rollouts.updates == "stored":
