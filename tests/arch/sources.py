@@ -13,8 +13,8 @@ PACKAGE = ROOT / "src" / "ftfl"
 
 # Each room may import the rooms before it, and nothing after it.
 ROOMS = (
-    "errors types config presets termination nets sac replay dynamics rollouts envs store sinks"
-    " training forensics report bench cli"
+    "errors named types config presets termination nets sac replay dynamics rollouts envs store"
+    " sinks training forensics report bench cli"
 ).split()
 
 

@@ -12,11 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ftfl.envs.faults import in_a_line
 from ftfl.envs.guard import Guarded
 from ftfl.envs.make import make_env
 from ftfl.envs.spec import Environment, EnvSpec, require_termination
-from ftfl.errors import FtflError
+from ftfl.errors import FtflError, in_a_line
 
 STEPS = 1000
 TIMED = 200

@@ -8,20 +8,18 @@ actions give the same bits) and ``seconds_per_step`` (or ``dt``).
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ftfl.envs.faults import in_a_line, shown
+from ftfl.envs.faults import shown
 from ftfl.envs.gym import GymEnvironment, find_attribute
 from ftfl.envs.physics import listen_to_mujoco
-from ftfl.errors import FtflError, unknown
+from ftfl.errors import FtflError, in_a_line
+from ftfl.named import load_named
 from ftfl.termination import never
 
 
@@ -62,33 +60,13 @@ def load_custom(task: str) -> GymEnvironment:
 
 
 def _factory(task: str) -> Callable[[], Any]:
-    module_name, _, attribute = task.partition(":")
-    if not module_name or not attribute:
-        raise FtflError(f"{task!r} is not of the form package.module:make_env.")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)  # as `python -m` does, and it stays for imports made later
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
-        raise FtflError(
-            f"{task}: importing {module_name} failed with {in_a_line(error)}; the "
-            "module must be installed or lie below the current directory."
-        ) from error
-    if not hasattr(module, attribute):
-        raise unknown(f"function in {module_name}", attribute, _public(module))
-    factory = getattr(module, attribute)
+    factory = load_named(task, "environment", "package.module:make_env")
     if not callable(factory):
         raise FtflError(
             f"{task} is a {type(factory).__name__}, not a function: name a function without "
             "arguments that returns an environment."
         )
     return factory
-
-
-def _public(module: Any) -> list[str]:
-    names = [n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n))]
-    return names or ["(the module defines no function)"]
 
 
 def _require_seeded_reset(env: Any, task: str) -> None:
@@ -110,11 +88,10 @@ def _require_traceable(adapter: GymEnvironment, name: str, fn: Any, dtype: Any) 
     try:
         result = jax.eval_shape(fn, obs, action, obs)
     except Exception as error:
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0].rstrip('.')}"
         raise FtflError(
-            f"{spec.task}: {name} cannot be traced by JAX ({reason}); write it with jax.numpy "
-            "on batches of shape (..., O), without if and float(), and in a class body wrap it in "
-            "staticmethod."
+            f"{spec.task}: {name} cannot be traced by JAX ({in_a_line(error)}); write it with "
+            "jax.numpy on batches of shape (..., O), without if and float(), and in a class body "
+            "wrap it in staticmethod."
         ) from error
     if getattr(result, "shape", None) != (batch,) or result.dtype != dtype:
         raise FtflError(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import reprlib
 import traceback
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from ftfl.errors import FtflError
+from ftfl.errors import FtflError, in_a_line
 
 Cause = Literal[
     "action", "observation", "reward", "contract", "simulator", "exception", "hang", "died"
@@ -22,7 +21,6 @@ took longer than allowed; or its process *died*."""
 NEEDS_RESTART: frozenset[Cause] = frozenset(("exception", "hang", "died"))
 """After these nobody knows what is left of the environment: it must be made anew."""
 
-_LINE = 200
 _DETAILS = 10_000
 
 
@@ -75,20 +73,6 @@ def shown(value: object) -> str:
     except Exception as error:  # noqa: BLE001 - the user's code, and only a label
         text = f"a {type(value).__name__} whose repr raises {type(error).__name__}"
     return " ".join(text.split())
-
-
-def in_a_line(error: BaseException) -> str:
-    """``ValueError: its message (my_env.py, line 12)``: type, first line and innermost place."""
-    try:
-        message = str(error).strip().partition("\n")[0].rstrip(" .")[:_LINE]
-    except Exception:  # noqa: BLE001 - the user's code, and only a label
-        message = "its message cannot be printed"
-    text = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    frames = traceback.extract_tb(error.__traceback__)
-    place = Path(frames[-1].filename) if frames else Path()
-    if not frames or "importlib" in str(place) or isinstance(error, SyntaxError):
-        return text  # nobody's line, or in the message already
-    return f"{text} ({place.name}, line {frames[-1].lineno})"
 
 
 def full_story(error: BaseException) -> str:

@@ -13,9 +13,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from ftfl.envs.faults import NEEDS_RESTART, Cause, EnvFault, Violation, as_violation, in_a_line
+from ftfl.envs.faults import NEEDS_RESTART, Cause, EnvFault, Violation, as_violation
 from ftfl.envs.spec import EnvSpec
-from ftfl.errors import FtflError
+from ftfl.errors import FtflError, in_a_line
 from ftfl.types import Step
 
 __all__ = ["Adapter", "EnvFault", "Guarded"]

@@ -9,10 +9,9 @@ import math
 import numpy as np
 
 from ftfl.config import TaskConfig
-from ftfl.envs.faults import in_a_line
 from ftfl.envs.guard import Adapter, Guarded
 from ftfl.envs.spec import Environment, EnvSpec, require_termination
-from ftfl.errors import FtflError, unknown
+from ftfl.errors import FtflError, in_a_line, unknown
 from ftfl.types import RewardFn, Step
 
 __all__ = ["EnvSpec", "Environment", "list_tasks", "make_env", "make_task", "require_termination"]

@@ -6,11 +6,8 @@ first memory (docs/your-own-screen.md).
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +16,8 @@ import numpy as np
 
 from ftfl.config import Config
 from ftfl.dynamics.predict import Prediction
-from ftfl.errors import FtflError, unknown
+from ftfl.errors import FtflError, in_a_line, unknown
+from ftfl.named import load_named
 from ftfl.rollouts import certainty, infoprop, m2ac, macura, mopo
 from ftfl.rollouts.screens import Predictions, Screened, ScreenRule, keep_all
 
@@ -103,7 +101,7 @@ def require(config: Config, obs_dim: int, act_dim: int) -> None:
         answer = jax.eval_shape(rule.screen, key, shown, whole, active, rule.initial)
     except Exception as error:
         raise FtflError(
-            f"screen {name} cannot be traced by JAX ({_in_a_line(error)}); write it with jax.numpy"
+            f"screen {name} cannot be traced by JAX ({in_a_line(error)}); write it with jax.numpy"
             f" on whole batches, as a function of {_ARGUMENTS}, without if and float() on values."
         ) from error
     if not isinstance(answer, Screened):
@@ -129,11 +127,6 @@ def require(config: Config, obs_dim: int, act_dim: int) -> None:
     )
 
 
-def _in_a_line(error: BaseException) -> str:
-    first = str(error).partition("\n")[0].rstrip(".")
-    return f"{type(error).__name__}: {first}"
-
-
 def _require_same(what: str, got: Any, want: Any, why: str = "") -> None:
     if _described(got) != _described(want):
         raise FtflError(f"{what} as {_described(got)}; it must be {_described(want)}{why}.")
@@ -156,27 +149,9 @@ def _outputs(config: Config, obs_dim: int) -> int:
 
 def _load(name: str) -> ScreenRule:
     """Import ``package.module:function``."""
-    module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute:
-        raise FtflError(f"screen {name!r} is not of the form package.module:function.")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)  # as `python -m` does, and it stays for imports made later
-    try:
-        # A memory made when the module is read is an array, even if that happens inside a trace.
-        with jax.ensure_compile_time_eval():
-            module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
-        raise FtflError(
-            f"screen {name}: importing {module_name} failed with {_in_a_line(error)}; the"
-            " module must be installed or lie below the current directory."
-        ) from error
-    if not hasattr(module, attribute):
-        public = [n for n in vars(module) if not n.startswith("_") and callable(vars(module)[n])]
-        raise unknown(
-            f"screen in {module_name}", attribute, public or ["(the module defines no function)"]
-        )
-    found = getattr(module, attribute)
+    # A memory made when the module is read is an array, even if that happens inside a trace.
+    with jax.ensure_compile_time_eval():
+        found = load_named(name, "screen")
     rule = found if isinstance(found, ScreenRule) else ScreenRule(found)
     if not callable(rule.screen):
         raise FtflError(
