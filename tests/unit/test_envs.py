@@ -265,7 +265,9 @@ def test_custom_environment_from_a_file_in_the_current_directory(tmp_path, monke
     assert env.spec.termination is None
     assert env.spec.replayable
     require_termination(env.spec)
-    with pytest.raises(FtflError, match=r"unknown environment in my_robot_env 'make_evn': .*make_env"):
+    with pytest.raises(
+        FtflError, match=r"unknown environment in my_robot_env 'make_evn': .*make_env"
+    ):
         make_env("my_robot_env:make_evn")
 
 
