@@ -179,7 +179,11 @@ def short(value: Any, most: int = 12) -> Any:
     """Without lists of one number a channel: a line a run should stay readable."""
     if not isinstance(value, dict):
         return value
-    return {k: short(v) for k, v in value.items() if not (isinstance(v, list) and len(v) > most)}
+    return {k: short(v) for k, v in value.items() if not _longer(v, most)}
+
+
+def _longer(value: Any, most: int) -> bool:
+    return isinstance(value, list) and (len(value) > most or any(_longer(v, most) for v in value))
 
 
 def main() -> None:

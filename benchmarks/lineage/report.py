@@ -71,12 +71,14 @@ def number(value: float) -> str:
 
 
 def across(rows: list[Row], look: Callable[[Row], float | None]) -> str:
-    """Median over seeds with the extremes, and how many there are."""
+    """Median over seeds with the extremes; of one seed its number alone."""
     found = [v for row in rows if row["state"] == "done" and (v := look(row)) is not None]
     failed = sum(row["state"] != "done" for row in rows)
     alert = f" **{failed} failed**" if failed else ""
     if not found:
         return "–" + alert
+    if len(found) == 1:
+        return number(found[0]) + alert
     middle, low, high = np.median(found), min(found), max(found)
     return f"{number(middle)} ({number(low)} … {number(high)}){alert}"
 
@@ -94,9 +96,8 @@ def mean(rows: list[Row]) -> str:
 
 def by_cell(cells: Cells, show: Callable[[list[Row]], str], methods: Iterable[str]) -> str:
     """Methods down, cells across."""
-    return table(
-        ["", *CELLS], ([m, *(show(cells.get((m, c), [])) for c in CELLS)] for m in methods)
-    )
+    run = [m for m in methods if any((m, c) in cells for c in CELLS)]
+    return table(["", *CELLS], ([m, *(show(cells.get((m, c), [])) for c in CELLS)] for m in run))
 
 
 def sight(cells: Cells) -> str:
@@ -111,7 +112,7 @@ def sight(cells: Cells) -> str:
     rows = [
         [f"{m}, {c}", *(across(cells.get((m, c), []), lambda r, p=p: _read(r, p))
                         for _, p in reads)]
-        for m in METHODS[1:] for c in (CELLS[0], CELLS[3])
+        for m in METHODS[1:] for c in (CELLS[0], CELLS[3]) if (m, c) in cells
     ]  # fmt: skip
     return table(["", *(name for name, _ in reads)], rows)
 
@@ -127,9 +128,19 @@ def account(cells: Cells) -> str:
     rows = [
         [f"{m}, {c}", *(across(cells.get((m, c), []), lambda r, k=k: dig(r, base + k))
                         for k in reads)]
-        for m in METHODS for c in (CELLS[0], CELLS[3])
+        for m in METHODS for c in (CELLS[0], CELLS[3]) if (m, c) in cells
     ]  # fmt: skip
     return table(["", "true value", *(k.replace("_", " ") for k in reads[1:])], rows)
+
+
+def along_the_branch(rows: list[Row]) -> str:
+    """Skill of the first and of the last imagined step."""
+    found = [dig(r, "autopsy/rollout_error") for r in rows if r["state"] == "done"]
+    skills = [[step[0] for step in f["median_skill"]] for f in found if f]
+    if not skills:
+        return "–"
+    first, *_, last = np.median(skills, axis=0)
+    return f"{number(first)} → {number(last)}"
 
 
 def curve(cells: Cells) -> str:
@@ -202,7 +213,14 @@ def forks() -> list[str]:
             "R² of drawn rewards on rows the model never saw, median (range):",
             by_cell(cells, lambda r: across(
                 r, lambda row: dig(row, "autopsy/reward_fidelity/replay_drawn/r2")), METHODS),
-            "What the screen sees:", sight(cells), "Critic account:", account(cells),
+            "Skill over persistence of imagined states against the simulator's, median over"
+            " channels, at the first step of a branch → at its last, median over seeds:",
+            by_cell(cells, along_the_branch, METHODS),
+            "Largest |Q| over what the task's rewards allow, median over seeds (range):",
+            by_cell(cells, lambda r: across(
+                r, lambda row: dig(row, "autopsy/critic_health/q_over_bound")), METHODS),
+            "What the screen sees (no rows: no screen was run):", sight(cells),
+            "Critic account in the task's reward:", account(cells),
         ]  # fmt: skip
     return ["## Forks of a mid-training agent", *parts] if parts else []
 
