@@ -184,16 +184,25 @@ def core() -> dict[str, str]:
     return {task: "; ".join(words) for task, words in told.items() if len(words) > 1}
 
 
+CONTROLS = ("sac", "mbpo-h5", "mbpo-h5+scale", "mbpo-h5+target", "ftfl-h5")
+"""Arms of the lineage's forks that screen nothing."""
+
+
 def forked() -> dict[str, str]:
-    """What forks of SAC say, by task."""
-    seen: dict[tuple[str, int, str], list[float]] = defaultdict(list)
-    for row in read_lines(BENCHMARKS / "findings" / "results" / "forks.jsonl"):
-        seen[row["task"], row["at"], row["arm"]].append(row["returns"][-1][1])
+    """What forks of SAC say, by task: medians of last evaluations."""
+    lines = read_lines(BENCHMARKS / "findings" / "results" / "forks.jsonl")
+    lineage = read_lines(BENCHMARKS / "lineage" / "results" / "forks.jsonl")
+    lines += [row for row in lineage if row["arm"] in CONTROLS]
+    seen: dict[tuple[str, int], dict[str, dict[int, float]]] = {}
+    for row in lines:
+        arms = seen.setdefault((row["task"], row["at"]), defaultdict(dict))
+        arms[row["arm"]][row["seed"]] = row["returns"][-1][1]
     told: dict[str, list[str]] = defaultdict(list)
-    for (task, at, arm), values in sorted(seen.items()):
-        told[f"dmc/{task}"].append(
-            f"fork at {at // 1000}k: {arm} {np.median(values):.0f} (n = {len(values)})"
-        )
+    for (task, at), arms in sorted(seen.items()):
+        if len(arms) == 1:
+            continue  # nothing to compare with
+        words = (f"{a} {np.median(list(v.values())):.0f} ({len(v)})" for a, v in arms.items())
+        told[f"dmc/{task}"].append(f"fork at {at // 1000}k (seeds): {', '.join(words)}")
     return {task: "; ".join(words) for task, words in told.items()}
 
 
