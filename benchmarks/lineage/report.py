@@ -135,7 +135,7 @@ def account(cells: Cells) -> str:
 
 def along_the_branch(rows: list[Row]) -> str:
     """Skill of the first and of the last imagined step."""
-    found = [dig(r, "autopsy/rollout_error") for r in rows if r["state"] == "done"]
+    found = [r["autopsy"].get("rollout_error") for r in rows if r["state"] == "done"]
     skills = [[step[0] for step in f["median_skill"]] for f in found if f]
     if not skills:
         return "–"

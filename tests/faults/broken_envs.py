@@ -501,7 +501,9 @@ class TerminationWord(Sound):
     termination_fn = "perhaps"
 
 
-@broken(MAKE, r"reward_fn cannot be traced by JAX \(KeyError: 'goal' \(broken_envs.py, line \d+\)")
+@broken(
+    MAKE, r"reward_fn cannot be traced by JAX \(KeyError: 'goal' \(broken_envs\.py, line \d+\)\)"
+)
 class RewardFunctionRaises(Sound):
     reward_fn = staticmethod(lambda obs, action, next_obs: {}["goal"])
 
