@@ -40,6 +40,7 @@ TASKS = ("hopper-stand", "quadruped-walk", "humanoid-stand")
 MOMENTS = (10_000, 50_000, 100_000, 300_000)
 ARMS = ("sac", "mbpo", "mbpo-unit", "mbpo-direct", "ftfl")
 DOORS = {"scale": "dynamics.scale=unit", "target": "dynamics.target=direct",
+         "innovation": "dynamics.target=innovation",
          "long-fit": "dynamics.max_updates=5000"}  # fmt: skip
 """Changes of an arm PRESET+DOOR."""
 INSTRUMENTS = ("reward_fidelity", "rollout_error", "screen_sight", "critic_account",
@@ -146,9 +147,9 @@ def one_fork(
     folder = args.out / "forks" / f"{task}@{moment}+{args.steps}"
     run = folder / arm / f"seed_{seed}"
     begin = time.monotonic()
-    if run.exists():
+    if run.exists() and RunDir.open(run).read_status().get("state") != "done":
         ftfl("resume", run)
-    else:
+    elif not run.exists():
         settings = {"sac.updates_per_step": UPDATES_A_STEP, "eval_every": args.steps // 2,
                     "log_every": 250, "checkpoint_every": args.steps}  # fmt: skip
         asked = [f"{k}={v}" for k, v in settings.items()] + ([DOORS[door]] if door else [])

@@ -329,8 +329,11 @@ def exploited_noise() -> Compared:
 # Residual targets -------------------------------------------------------------------------------
 
 
-def change_variance() -> Compared:
-    """T10: Var(Δ)/Var(s) = 2 (1 − κ), on the carrier of probe/autocorrelation."""
+def target_variance(target: str) -> Compared:
+    """Var(target)/Var(s), on the carrier of probe/autocorrelation.
+
+    T10: 2 (1 − κ) for the change. T12: 1 − κ² for the innovation, κ by least squares.
+    """
     kappas = np.array([-0.9, -0.5, 0.0, 0.5, 0.9, 0.99])
     measured = []
     for kappa in kappas:
@@ -343,19 +346,31 @@ def change_variance() -> Compared:
                 obs.append(step.obs)
                 truncated = step.truncated
             rows.append(np.stack(obs)[:, 2:].astype(np.float64))
-        change = np.concatenate([np.diff(r, axis=0) for r in rows])
-        measured.append(change.var(axis=0).mean() / np.concatenate(rows).var(axis=0).mean())
+        now, then = (np.concatenate([r[part] for r in rows]) for part in _STEPS)
+        slope = 1.0
+        if target == "innovation":
+            centred = now - now.mean(axis=0)
+            slope = (centred * then).sum(axis=0) / (centred**2).sum(axis=0)
+        variance = (then - slope * now).var(axis=0).mean()
+        measured.append(variance / np.concatenate(rows).var(axis=0).mean())
+    if target == "innovation":
+        return Compared(kappas, 1 - kappas**2, np.array(measured), np.minimum(1, 2 * (1 - kappas)))
     return Compared(kappas, 2 * (1 - kappas), np.array(measured))
+
+
+_STEPS = slice(None, -1), slice(1, None)
+"""Each value of an episode, and the one after it."""
 
 
 KAPPA = 0.95
 
 
 def decayed_slope(target: str) -> Compared:
-    """T11: what weight decay makes of s′ = κ s + noise, as the coefficient of s in the prediction.
+    """What weight decay makes of s′ = κ s + noise, as the coefficient of s in the prediction.
 
-    Ridge with λ in units of Var(s): direct κ/(1 + λ), residual 1 − (1 − κ)/(1 + λ). At λ = 0 both
-    predict the same, whatever the data: least squares does not care which target it is given.
+    Ridge with λ in units of Var(s): T11 direct κ/(1 + λ), residual 1 − (1 − κ)/(1 + λ), T13
+    innovation κ. At λ = 0 all predict the same, whatever the data: least squares does not care
+    which target it is given.
     """
     generator = np.random.default_rng(0)
     s = np.empty(20_000)
@@ -365,10 +380,13 @@ def decayed_slope(target: str) -> Compared:
         s[t] = KAPPA * s[t - 1] + noise[t]
     now, then = s[:-1] - s[:-1].mean(), s[1:] - s[1:].mean()
     decays = np.array([0.0, 0.01, 0.1, 1.0, 10.0, 100.0])
-    slope = (now @ (then if target == "direct" else then - now)) / (now @ now)
-    base = 0.0 if target == "direct" else 1.0
-    truth = KAPPA if target == "direct" else KAPPA - 1
-    return Compared(decays, base + truth / (1 + decays), base + slope / (1 + decays))
+    first, then_half = now[: len(now) // 2], then[: len(now) // 2]  # κ as a first refit finds it
+    base = {"direct": 0.0, "residual": 1.0, "innovation": first @ then_half / (first @ first)}
+    known = {"direct": 0.0, "residual": 1.0, "innovation": KAPPA}[target]
+    slope = (now @ (then - base[target] * now)) / (now @ now)
+    return Compared(
+        decays, known + (KAPPA - known) / (1 + decays), base[target] + slope / (1 + decays)
+    )
 
 
 EQUATIONS: dict[str, Callable[[], Compared]] = {
@@ -381,8 +399,10 @@ EQUATIONS: dict[str, Callable[[], Compared]] = {
     "terminating-critic": terminating_critic,
     "account": account,
     "exploited-noise": exploited_noise,
-    "change-variance": change_variance,
+    "change-variance": lambda: target_variance("residual"),
     "decay-direct": lambda: decayed_slope("direct"),
     "decay-residual": lambda: decayed_slope("residual"),
+    "innovation-variance": lambda: target_variance("innovation"),
+    "decay-innovation": lambda: decayed_slope("innovation"),
 }
 """By the name of its figure, docs/figures/theory-NAME.svg."""

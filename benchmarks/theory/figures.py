@@ -34,6 +34,8 @@ AXES: dict[str, tuple[str, str, str]] = {
     "change-variance": ("autocorrelation", "Var of change / Var of channel", "linear"),
     "decay-direct": ("weight decay / Var(s)", "coefficient of s", "symlog"),
     "decay-residual": ("weight decay / Var(s)", "coefficient of s", "symlog"),
+    "innovation-variance": ("autocorrelation", "Var of innovation / Var of channel", "linear"),
+    "decay-innovation": ("weight decay / Var(s)", "coefficient of s", "symlog"),
 }
 
 

@@ -1,4 +1,4 @@
-"""An environment that stops answering, and one that takes its time."""
+"""Environments that stop answering, wait to be freed, or take their time."""
 
 import os
 import time
@@ -25,8 +25,28 @@ class Slow(Lqr):
         return super().step(action)
 
 
+class Held(Lqr):
+    """At its sixtieth step it says so, and waits until it may go on."""
+
+    replayable = True
+    steps = 0
+
+    def step(self, action):
+        self.steps += 1
+        folder = Path(os.environ.get("HELD_IN", ""))
+        if "HELD_IN" in os.environ and self.steps == 60:
+            (folder / "held").touch()
+            while not (folder / "free").exists():
+                time.sleep(0.01)
+        return super().step(action)
+
+
 def make_stuck():
     return Stuck()
+
+
+def make_held():
+    return Held()
 
 
 def make_slow():

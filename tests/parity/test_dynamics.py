@@ -15,7 +15,13 @@ from ftfl.dynamics import ensemble as ens
 from ftfl.dynamics import fit as fitting
 from ftfl.dynamics import predict as dyn
 from ftfl.dynamics.holdout import holdout_report
-from ftfl.dynamics.targets import measure, model_input, model_target, next_obs_of
+from ftfl.dynamics.targets import (
+    measure,
+    measure_reversion,
+    model_input,
+    model_target,
+    next_obs_of,
+)
 from ftfl.nets import Optimiser
 from ftfl.replay import Split
 from ftfl.rollouts.generate import kept_rows, length_at
@@ -184,6 +190,40 @@ def test_statistics_and_targets_of_the_four_cells(cell, scale, stored, capacity)
         next_obs_of(cell, jnp.asarray(rows.obs), jnp.asarray(ours[:, :OBS])), rows.next_obs,
         atol=1e-5,
     )  # fmt: skip
+
+
+def test_an_innovation_is_what_a_channels_own_last_value_does_not_say():
+    """Slopes by least squares in float64: slow and far from 0, fading, noise, turning, growing."""
+    rng, slopes = np.random.default_rng(0), np.array([0.9999, 0.5, 0.0, -0.6, 1.3, 1.0])
+    obs = rng.normal(size=(2_000, 6)) * [3, 1, 1e4, 1e-4, 1, 0] + [500, 0, 0, 0, 0, 0.7]
+    noise = rng.normal(size=obs.shape) * [0.03, 1, 1e4, 1e-4, 0.1, 0]
+    rows = transitions(2_000, 6)._replace(
+        obs=obs.astype(np.float32), next_obs=(slopes * obs + noise).astype(np.float32)
+    )
+    config = config_of(target="innovation", scale="unit", holdout_every=5)
+    ring, split = filled(rows), Split(5, jnp.uint32(3))
+    got = np.float64(measure_reversion(ring, split, config))
+    train, _ = ref.training_rows(2_000, 5, 3)
+    s, change = (np.float64(x[train]) for x in (rows.obs, rows.next_obs - rows.obs))
+    s, change = s - s.mean(axis=0), change - change.mean(axis=0)
+    square = (s**2).sum(axis=0)
+    want = -(s * change).sum(axis=0) / np.where(square > 0, square, 1.0)
+    np.testing.assert_allclose(got[:4], want[:4], rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(1 - got[:4], slopes[:4], atol=0.06)
+    assert want[4] < 0 == got[4], "a slope above 1 would make branches grow by themselves"
+    assert got[5] == 0, "a constant channel is a residual"
+
+    statistics = measure(ring, split, config)
+    np.testing.assert_array_equal(statistics.reversion, np.float32(got))
+    target = model_target("innovation", True, rows, statistics.reversion)
+    direct = np.float64(rows.next_obs) - (1 - got) * np.float64(rows.obs)
+    size = np.abs(rows.next_obs).max(axis=0)  # of each channel: eight orders of magnitude
+    assert (np.abs(target[:, :6] - direct) <= 1e-6 * size).all()
+    # Never larger than the smaller of the two it stands between.
+    least = np.minimum((rows.next_obs - rows.obs)[train].std(axis=0), rows.next_obs[train].std(0))
+    assert (np.asarray(statistics.target.std[:6]) <= 1.001 * least).all()
+    back = next_obs_of("innovation", jnp.asarray(rows.obs), target[:, :6], statistics.reversion)
+    assert (np.abs(back - rows.next_obs) <= 1e-6 * size).all()
 
 
 @pytest.mark.parametrize(("cell", "scale"), CELLS)

@@ -68,7 +68,7 @@ def test_a_power_of_two_changes_no_bit_of_z(mean, std, power, z):
     )
 
 
-@pytest.mark.parametrize("target", ["residual", "direct"])
+@pytest.mark.parametrize("target", ["residual", "direct", "innovation"])
 @pytest.mark.parametrize("power", [-30, 30])
 def test_targets_in_network_units_know_no_physical_unit(target, power):
     """No threshold and no ε is absolute: nanometres are learned as well as gigametres."""
@@ -80,7 +80,9 @@ def test_targets_in_network_units_know_no_physical_unit(target, power):
         scaled = rows._replace(**{k: getattr(rows, k) * np.float32(unit)
                                   for k in ("obs", "reward", "next_obs")})  # fmt: skip
         statistics = measure(filled(scaled), Split(5, jnp.uint32(1)), config)
-        z = statistics.target.to_unit(jnp.asarray(model_target(target, True, scaled)))
+        z = statistics.target.to_unit(
+            jnp.asarray(model_target(target, True, scaled, statistics.reversion))
+        )
         return statistics, z
 
     (plain, z), (other, other_z) = network_targets(1.0), network_targets(2.0**power)

@@ -16,6 +16,7 @@ TOLERANCE = {
     "loss-share": 1e-4, "gradient-share": 1e-3, "adam-step": 1e-3, "adam-drift": 0.05,
     "bounded-std": 5e-3, "affine-critic": 1e-9, "terminating-critic": 1e-9, "account": 1e-9,
     "exploited-noise": 0.03, "change-variance": 0.05, "decay-direct": 0.01, "decay-residual": 0.01,
+    "innovation-variance": 0.05, "decay-innovation": 0.01,
 }  # fmt: skip
 
 
@@ -49,7 +50,7 @@ def test_the_formula_gives_what_is_measured(compared, name):
     found = compared(name)
     assert found.predicted.shape == found.measured.shape
     # Means over draws have an error of their own where the truth is 0.
-    atol = 0.05 if name in ("change-variance", "exploited-noise") else 1e-9
+    atol = 0.05 if name in ("change-variance", "innovation-variance", "exploited-noise") else 1e-9
     np.testing.assert_allclose(found.predicted, found.measured, rtol=TOLERANCE[name], atol=atol)
 
 
@@ -93,6 +94,16 @@ def test_least_squares_does_not_care_which_target_it_is_given(compared):
     # Weight decay does: one shrinks to the mean, the other to persistence.
     assert direct.measured[-1] < 0.02
     assert residual.measured[-1] > 0.99
+    # And the innovation to neither: however strong, it leaves the slope of the data.
+    innovation = compared("decay-innovation")
+    assert innovation.measured[0] == pytest.approx(direct.measured[0], abs=1e-12)
+    assert innovation.measured[-1] == pytest.approx(EQUATIONS.KAPPA, abs=0.01)
+
+
+def test_an_innovation_is_never_the_larger_target(compared):
+    found = compared("innovation-variance")
+    assert (found.measured <= 1.02 * found.usual).all()
+    assert found.measured[1] < 0.8 < 1.0  # κ = −½, where the change has three times the variance
 
 
 def test_every_equation_has_its_figure_and_stands_on_the_page():

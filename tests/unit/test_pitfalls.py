@@ -254,7 +254,7 @@ def moved(statistics):
     stretch = jnp.array([0.5, 3.0, 1.0, 0.8, 1.2])
     shift = jnp.array([1.0, -2.0, 0.0, 0.1, 0.0])
     inputs = Scaler(statistics.input.mean + shift, statistics.input.std * stretch)
-    return Statistics(inputs, target, statistics.change, statistics.rows)
+    return dataclasses.replace(statistics, input=inputs, target=target)
 
 
 @pytest.mark.parametrize("scale", ["raw", "unit"])
@@ -279,6 +279,26 @@ def test_predictions_survive_moving_statistics(scale, reward_model):
     # Exact away from the bounds, which lie far off here.
     np.testing.assert_allclose(after.std, before.std, rtol=1e-3)
     assert np.abs(forgot.mean - before.mean).max() > 0.5
+
+
+def test_slopes_of_innovation_targets_are_chosen_once():
+    """No weights give the same predictions for another κ: moved at a refit they would jump."""
+    config = config_of(target="innovation", scale="unit", members=3, elites=2, logvar_min=-30.0,
+                       logvar_max=20.0)  # fmt: skip
+    rows = transitions(300)
+    fitted, _ = fit(config, rows)
+    np.testing.assert_allclose(1 - fitted.statistics.reversion, 0.9, atol=0.05)
+    later = rows._replace(next_obs=rows.next_obs - 0.5 * rows.obs)
+    again, _ = fit(config, later, fitted)
+    np.testing.assert_array_equal(again.statistics.reversion, fitted.statistics.reversion)
+    fresh, _ = fit(config, later)
+    np.testing.assert_allclose(1 - fresh.statistics.reversion, 0.4, atol=0.05)
+    # All else moves, and is carried.
+    new = moved(fitted.statistics)
+    args = (jnp.asarray(rows.obs), jnp.asarray(rows.action), config)
+    carried = carry(fitted.ensemble, fitted.statistics, new, config)
+    after = dyn.predict(dataclasses.replace(fitted, ensemble=carried, statistics=new), *args)
+    np.testing.assert_allclose(after.mean, dyn.predict(fitted, *args).mean, atol=5e-5, rtol=1e-4)
 
 
 def test_carrying_leaves_targets_alone_that_were_or_became_constant():

@@ -5,6 +5,7 @@ import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from ftfl.bench import flops
@@ -87,6 +88,19 @@ def test_quadruped_at_a_million_rows_stays_under_its_memory_limit():
         row = 4 * (78 + 12 + 1 + 78) + 1
         assert memory.replay_bytes(config, env.spec) == 1_100_000 * row < 1.2 * 2**30
         assert "1.7 GiB a run, 710 MiB of it replays" in memory.sentence(config, env.spec, 1)
+
+
+def test_logged_rows_count_as_memory(tmp_path):
+    from ftfl import presets
+
+    file = tmp_path / "logged.npz"
+    np.savez(file, reward=np.zeros(200_000, np.float32))
+    changes = {"steps": 1_000, "init_replay": str(file)}
+    config = presets.build(TASK, "sac", "probe", changes)
+    with contextlib.closing(make_task(config.task)) as env:
+        row = 4 * (2 * env.spec.obs_dim + env.spec.act_dim + 1) + 1
+        rows = 210_000  # in blocks, so that runs of other lengths share compiled programs
+        assert f"{rows * row / 2**20:.0f} MiB of it" in memory.sentence(config, env.spec, 1)
 
 
 @pytest.mark.parametrize("name", ["learn", "observe"])

@@ -13,9 +13,11 @@ from typing import Literal
 from ftfl.config.checks import check, not_negative, positive, sane
 from ftfl.config.rollouts import RolloutConfig
 
-Target = Literal["residual", "direct"]
+Target = Literal["residual", "direct", "innovation"]
 Scale = Literal["raw", "unit"]
 Precision = Literal["float32", "bf16"]
+
+_REPLAY_BLOCK = 10_000
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,9 @@ class DynamicsConfig:
     """The ensemble of probabilistic networks: target cell, doors, network, training."""
 
     target: Target = "residual"
-    """What is regressed besides the reward: next_obs − obs (MBPO) or next_obs itself (FTFL)."""
+    """What is regressed besides the reward: next_obs − obs (MBPO), next_obs itself (FTFL), or
+    next_obs − κ obs, each channel with its own κ (ours): the residual where a channel is slow, the
+    next state where it is noise."""
     scale: Scale = "raw"
     """Targets as they are (MBPO), or each dimension standardised by itself (Target Unit
     Normalization, FTFL)."""
@@ -253,6 +257,15 @@ class Config:
                    self.warmup_steps,
                    f"a dynamics model needs at least {least} transitions to train on"
                    " (or --init-replay)")  # fmt: skip
+
+    def real_rows(self, logged_rows: int = 0) -> int:
+        """Rows the real replay has room for: no more than the run fills, in whole blocks.
+
+        In blocks, because its size is part of every compiled program: runs that differ in
+        ``steps`` share them.
+        """
+        wanted = -(-(self.steps + logged_rows) // _REPLAY_BLOCK) * _REPLAY_BLOCK
+        return min(self.replay_rows, wanted)
 
     @property
     def agent_reward_scale(self) -> float:

@@ -29,6 +29,7 @@ from ftfl.dynamics.targets import (
     Statistics,
     floor_shift,
     measure,
+    measure_reversion,
     model_input,
     model_target,
     training_scaler,
@@ -85,7 +86,12 @@ def fit(
         return Split(config.holdout_every, seed)
 
     first = split_at(jnp.int32(0))
-    statistics = measure(replay, first, config)
+    kept = None
+    if config.target == "innovation":
+        # Chosen once: no network can be rewritten for another κ (dynamics/carry.py).
+        now = measure_reversion(replay, first, config)
+        kept = jnp.where(state.refits > 0, state.statistics.reversion, now)
+    statistics = measure(replay, first, config, kept)
     if config.carry_statistics:
         moved = carry(state.ensemble, state.statistics, statistics, config)
         known = state.refits > 0
@@ -101,7 +107,7 @@ def fit(
 
     def units(split: Split) -> Statistics:
         # STFL refits its normaliser with every redrawn split; otherwise one measurement serves.
-        return measure(replay, split, config) if config.holdout == "redrawn" else statistics
+        return measure(replay, split, config, kept) if config.holdout == "redrawn" else statistics
 
     def body(p: _Progress) -> _Progress:
         split = split_at(p.checks)
@@ -221,7 +227,8 @@ def _update(
     """One Adam step of all members, each on its own rows of ``batch`` (M, B)."""
     scaler = training_scaler(unit, config)
     x = unit.input.to_unit(model_input(batch))
-    z = scaler.to_unit(model_target(config.target, config.reward_model != "given", batch))
+    learn_reward = config.reward_model != "given"
+    z = scaler.to_unit(model_target(config.target, learn_reward, batch, unit.reversion))
     shift = floor_shift(unit, scaler, config)
 
     def total(n: Ensemble) -> tuple[Array, Array]:

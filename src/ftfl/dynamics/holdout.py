@@ -47,7 +47,7 @@ def _on_holdout(
     out = ens.forward(
         net, unit.input.to_unit(model_input(batch)), floor_shift(unit, scaler, config)
     )
-    target = model_target(config.target, config.reward_model != "given", batch)
+    target = model_target(config.target, config.reward_model != "given", batch, unit.reversion)
     weight = (i < used).astype(jnp.float32) / used.astype(jnp.float32)
     return _Holdout(out, scaler.to_unit(target), target, batch, weight)
 
@@ -100,7 +100,7 @@ def holdout_report(
     elite = scaler.from_unit(h.out.mean)[state.elites]
     mean = jnp.mean(elite, axis=0)
     size = batch.obs.shape[-1]
-    next_obs = next_obs_of(config.target, batch.obs, mean[:, :size])
+    next_obs = next_obs_of(config.target, batch.obs, mean[:, :size], unit.reversion)
     w = h.weight
     if config.reward_model == "given" and reward_fn is not None:
         average = reward_fn(batch.obs, batch.action, next_obs)

@@ -50,6 +50,7 @@ def init(
         Scaler.identity(outputs),
         jnp.ones(outputs),
         jnp.float32(0),
+        jnp.zeros(obs_dim) if config.target == "innovation" else None,
     )
     return DynamicsState(
         ensemble=ensemble,
@@ -75,7 +76,10 @@ def predict(
     mean, std = scaler.from_unit(mean), scaler.spread_from_unit(std)
     size = obs.shape[-1]
     next_obs = next_obs_of(
-        config.target, jnp.broadcast_to(obs, (*mean.shape[:-1], size)), mean[..., :size]
+        config.target,
+        jnp.broadcast_to(obs, (*mean.shape[:-1], size)),
+        mean[..., :size],
+        state.statistics.reversion,
     )
     return Prediction(jnp.concatenate([next_obs, mean[..., size:]], axis=-1), std)
 

@@ -1,7 +1,8 @@
 """What the model regresses (the target cell) and in which units: FTFL's two repairs.
 
-Target vector (docs/algorithms/ftfl.md): ``t = [next_obs − obs, r]`` (residual) or ``[next_obs, r]``
-(direct). With scale ``unit`` each dimension is standardised by itself, z = (t − m)/c (Target Unit
+Target vector (docs/algorithms/ftfl.md): ``t = [next_obs − obs, r]`` (residual), ``[next_obs, r]``
+(direct), or ``[next_obs − κ obs, r]`` (innovation; docs/algorithms/innovation.md). With scale
+``unit`` each dimension is standardised by itself, z = (t − m)/c (Target Unit
 Normalization); with ``raw`` the network sees t. Every ε is relative, so that a change of units by
 a power of two changes no bit of z.
 """
@@ -77,21 +78,40 @@ class Statistics(eqx.Module):
     change: Float[Array, "D"]
     """std of next_obs − obs per channel; for the reward, std of the reward."""
     rows: Float[Array, ""]
+    reversion: Float[Array, "O"] | None = None
+    """1 − κ of each channel, under innovation targets; κ is the slope of next_obs over obs."""
 
 
-def model_target(target: Target, learn_reward: bool, batch: Transition) -> Float[Array, "*B D"]:
-    """The regression target of each transition."""
-    state = batch.next_obs - batch.obs if target == "residual" else batch.next_obs
+def model_target(
+    target: Target,
+    learn_reward: bool,
+    batch: Transition,
+    reversion: Float[Array, "O"] | None = None,
+) -> Float[Array, "*B D"]:
+    """The regression target of each transition; ``reversion`` for innovation targets."""
+    state = batch.next_obs if target == "direct" else batch.next_obs - batch.obs
+    if target == "innovation":
+        assert reversion is not None
+        # next_obs − κ obs, written so that a slow channel keeps its digits.
+        state = state + jnp.broadcast_to(reversion, batch.obs.shape) * batch.obs
     if not learn_reward:
         return state
     return jnp.concatenate([state, batch.reward[..., None]], axis=-1)
 
 
 def next_obs_of(
-    target: Target, obs: Float[Array, "*B O"], predicted: Float[Array, "*B O"]
+    target: Target,
+    obs: Float[Array, "*B O"],
+    predicted: Float[Array, "*B O"],
+    reversion: Float[Array, "O"] | None = None,
 ) -> Float[Array, "*B O"]:
-    """The next observation a predicted target stands for."""
-    return obs + predicted if target == "residual" else predicted
+    """The next observation a predicted target stands for; inverse of `model_target`."""
+    if target == "direct":
+        return predicted
+    if target == "innovation":
+        assert reversion is not None
+        predicted = predicted - jnp.broadcast_to(reversion, obs.shape) * obs
+    return obs + predicted
 
 
 def model_input(batch: Transition) -> Float[Array, "*B I"]:
@@ -99,8 +119,15 @@ def model_input(batch: Transition) -> Float[Array, "*B I"]:
     return jnp.concatenate([batch.obs, batch.action], axis=-1)
 
 
-def measure(replay: Replay, split: Split, config: DynamicsConfig) -> Statistics:
+def measure(
+    replay: Replay,
+    split: Split,
+    config: DynamicsConfig,
+    reversion: Float[Array, "O"] | None = None,
+) -> Statistics:
     """Mean and std of inputs, targets and one-step changes over all training rows.
+
+    Under innovation targets with the given ``reversion``; with none it is measured as well.
 
     Two passes (mean, then centred squares) in chunks, so that cost follows the rows stored and
     float32 keeps its digits; sums are taken from the first row's values, so that a constant's mean
@@ -108,33 +135,22 @@ def measure(replay: Replay, split: Split, config: DynamicsConfig) -> Statistics:
     times its root mean square is constant.
     """
     learn_reward = config.reward_model != "given"
+    if config.target == "innovation" and reversion is None:
+        reversion = measure_reversion(replay, split, config)
 
     def columns(batch: Transition) -> Float[Array, "B C"]:
         reward = batch.reward[:, None] if learn_reward else jnp.zeros((batch.reward.shape[0], 0))
         return jnp.concatenate(
             [
                 model_input(batch),
-                model_target(config.target, learn_reward, batch),
+                model_target(config.target, learn_reward, batch, reversion),
                 batch.next_obs - batch.obs,
                 reward,
             ],
             axis=-1,
         )
 
-    count = split.train_count(replay)
-    total = count.astype(jnp.float32)
-    origin = columns(take(replay, split.train_slot(jnp.zeros(1, jnp.int32))))[0]
-
-    def mean_of(value: Callable[[Array], Array]) -> Float[Array, "C"]:
-        def add(chunk: Array, acc: Array) -> Array:
-            u = chunk * _CHUNK + jnp.arange(_CHUNK, dtype=jnp.int32)
-            x = columns(take(replay, split.train_slot(jnp.minimum(u, count - 1))))
-            return acc + jnp.sum(jnp.where((u < count)[:, None], value(x), 0.0), axis=0)
-
-        chunks = (count + _CHUNK - 1) // _CHUNK
-        return jax.lax.fori_loop(0, chunks, add, jnp.zeros_like(origin)) / total
-
-    mean = origin + mean_of(lambda x: x - jnp.broadcast_to(origin, x.shape))
+    mean, mean_of = _means(replay, split, columns)
     std = jnp.sqrt(mean_of(lambda x: (x - jnp.broadcast_to(mean, x.shape)) ** 2))
     constant = std <= config.scale_floor * jnp.sqrt(mean**2 + std**2)
     std = jnp.where(constant, 0.0, std + config.scale_epsilon)
@@ -145,8 +161,50 @@ def measure(replay: Replay, split: Split, config: DynamicsConfig) -> Statistics:
         input=Scaler(mean[:inputs], std[:inputs]),
         target=Scaler(mean[inputs : inputs + outputs], std[inputs : inputs + outputs]),
         change=std[inputs + outputs :],
-        rows=total,
+        rows=split.train_count(replay).astype(jnp.float32),
+        reversion=reversion,
     )
+
+
+def measure_reversion(replay: Replay, split: Split, config: DynamicsConfig) -> Float[Array, "O"]:
+    """1 − κ of each channel: −Cov(next_obs − obs, obs)/Var(obs) over training rows, in [0, 2].
+
+    Beyond these bounds κ would make a branch grow by itself. A constant channel reverts to nothing:
+    it has 0, the residual.
+    """
+    size = replay.rows.obs.shape[1]
+
+    def columns(batch: Transition) -> Float[Array, "B C"]:
+        return jnp.concatenate([batch.obs, batch.next_obs - batch.obs], axis=-1)
+
+    def products(x: Float[Array, "B C"]) -> Float[Array, "B C"]:
+        centred = x - jnp.broadcast_to(mean, x.shape)
+        obs, change = centred[:, :size], centred[:, size:]
+        return jnp.concatenate([obs**2, -change * obs], axis=-1)
+
+    mean, mean_of = _means(replay, split, columns)
+    variance, covariance = jnp.split(mean_of(products), 2)
+    constant = jnp.sqrt(variance) <= config.scale_floor * jnp.sqrt(mean[:size] ** 2 + variance)
+    return jnp.where(constant, 0.0, jnp.clip(covariance / jnp.where(constant, 1.0, variance), 0, 2))
+
+
+def _means(
+    replay: Replay, split: Split, columns: Callable[[Transition], Float[Array, "B C"]]
+) -> tuple[Float[Array, "C"], Callable[[Callable[[Array], Array]], Float[Array, "C"]]]:
+    """Means of columns over all training rows, and a function for those of any function of them."""
+    count = split.train_count(replay)
+    origin = columns(take(replay, split.train_slot(jnp.zeros(1, jnp.int32))))[0]
+
+    def mean_of(value: Callable[[Array], Array]) -> Float[Array, "C"]:
+        def add(chunk: Array, acc: Array) -> Array:
+            u = chunk * _CHUNK + jnp.arange(_CHUNK, dtype=jnp.int32)
+            x = columns(take(replay, split.train_slot(jnp.minimum(u, count - 1))))
+            return acc + jnp.sum(jnp.where((u < count)[:, None], value(x), 0.0), axis=0)
+
+        chunks = (count + _CHUNK - 1) // _CHUNK
+        return jax.lax.fori_loop(0, chunks, add, jnp.zeros_like(origin)) / count.astype(jnp.float32)
+
+    return origin + mean_of(lambda x: x - jnp.broadcast_to(origin, x.shape)), mean_of
 
 
 def training_scaler(statistics: Statistics, config: DynamicsConfig) -> Scaler:

@@ -44,6 +44,8 @@ def doors(config: DynamicsConfig, reward_variance: float, knows_reward: bool) ->
         # whole repairs of the target
         "scale": {"scale": "raw" if config.scale == "unit" else "unit"},
         "target": {"target": "residual" if config.target == "direct" else "direct"},
+        # neither target: what a channel's own last value does not say
+        "innovation": {"target": "innovation"},
         # the trunk that reward and state share
         "separate-reward": {"reward_model": "separate"},
         "given-reward": {"reward_model": "given"},

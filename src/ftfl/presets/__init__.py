@@ -39,6 +39,11 @@ PRESETS: dict[str, Preset] = {
         "arXiv 2510.01457 (hyperparameters inferred from STFL)",
         lineage.FTFL,
     ),
+    "mbpo-innovation": Preset(
+        "MBPO predicting what a channel's own last value does not say, in unit scale.",
+        "ours (docs/algorithms/innovation.md)",
+        lineage.INNOVATION,
+    ),
     "ftfl-tuned": Preset(
         "FTFL with a larger model (the paper names such a variant; its sizes are ours).",
         "arXiv 2510.01457; sizes chosen here",

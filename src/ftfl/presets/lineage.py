@@ -12,6 +12,7 @@ from __future__ import annotations
 from ftfl.presets.kinds import Changes, Preset
 
 FTFL: Changes = {"dynamics.target": "direct", "dynamics.scale": "unit"}
+INNOVATION: Changes = {"dynamics.target": "innovation", "dynamics.scale": "unit"}
 BACKBONE: Changes = {
     "rollouts.length": (0, 1, 5, 5),
     "rollouts.per_step": 80,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ftfl.config import Config
 from ftfl.envs.spec import EnvSpec
 
@@ -13,15 +15,19 @@ processes took beside their replays (benchmarks/speed/README.md, "Memory")."""
 def replay_bytes(config: Config, spec: EnvSpec, logged_rows: int = 0) -> int:
     """Both replays, full: float32 obs, action, reward and next_obs, and one byte for the end."""
     row = 4 * (2 * spec.obs_dim + spec.act_dim + 1) + 1
-    rows = min(config.replay_rows, config.steps + logged_rows)
+    rows = config.real_rows(logged_rows)
     if config.rollouts is not None:
         rows += config.rollouts.capacity_rows
     return rows * row
 
 
 def sentence(config: Config, spec: EnvSpec, runs: int) -> str:
-    """One line for the start of a run."""
-    replays = replay_bytes(config, spec)
+    """One line for the start of a run, whose ``--init-replay`` was checked before."""
+    logged = 0
+    if config.init_replay is not None:
+        with np.load(config.init_replay) as file:
+            logged = len(file["reward"])
+    replays = replay_bytes(config, spec, logged)
     process = PROCESS_BYTES["model-free" if config.dynamics is None else "model-based"]
     total = (replays + process) / 2**30
     many = f", and {runs} run at once" if runs > 1 else ""

@@ -106,8 +106,7 @@ def init(config: Config, spec: EnvSpec, logged_rows: int = 0) -> RunState:
             stream_key(root, Stream.AGENT_INIT), obs_dim, act_dim, config.sac, spec.view
         ),
         dynamics=model,
-        # More rows than steps are never filled.
-        real=replay.empty(min(config.replay_rows, config.steps + logged_rows), obs_dim, act_dim),
+        real=replay.empty(config.real_rows(logged_rows), obs_dim, act_dim),
         synthetic=synthetic,
         screen=memory,
         key=root,

@@ -160,7 +160,8 @@ def _held_out(
     scaler = training_scaler(state.statistics, config)
     shift = floor_shift(state.statistics, scaler, config)
     x = state.statistics.input.to_unit(model_input(batch))
-    target = model_target(config.target, config.reward_model != "given", batch)
+    learn_reward = config.reward_model != "given"
+    target = model_target(config.target, learn_reward, batch, state.statistics.reversion)
     out = ens.forward(state.ensemble, x, shift)
     low = state.ensemble.logvar_min + shift
     high = state.ensemble.logvar_max

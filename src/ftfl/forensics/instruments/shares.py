@@ -115,7 +115,7 @@ def reward_shares(
     batch = take(ring, split.train_slot(chosen))
     scaler = training_scaler(state.statistics, config)
     x = state.statistics.input.to_unit(model_input(batch))
-    z = scaler.to_unit(model_target(config.target, learn_reward=True, batch=batch))
+    z = scaler.to_unit(model_target(config.target, True, batch, state.statistics.reversion))
     shift = floor_shift(state.statistics, scaler, config)
     found = jax.tree.map(np.asarray, _measure(state, x, z, shift, config))
     # A constant target has no std to compare a step with, and under unit scale no step either.

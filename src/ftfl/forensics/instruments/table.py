@@ -59,7 +59,12 @@ def target_table(
     learned = config.reward_model != "given"
     clusters = episodes(rows)
     change = next_obs - obs
-    target = change if config.target == "residual" else next_obs
+    target = next_obs if config.target == "direct" else change
+    if config.target == "innovation":
+        centred = obs - obs.mean(axis=0)
+        variance = (centred**2).sum(axis=0)
+        reversion = -(change * centred).sum(axis=0) / np.where(variance > 0, variance, np.inf)
+        target = change + np.clip(reversion, 0, 2) * obs
     spread = [std_estimate(x, clusters) for x in target.T]
     moved = [std_estimate(x, clusters) for x in change.T]
     kept = [correlation_estimate(a, b, clusters) for a, b in zip(obs.T, next_obs.T, strict=True)]
