@@ -89,8 +89,9 @@ def fit(
     kept = None
     if config.target == "innovation":
         # Chosen once: no network can be rewritten for another κ (dynamics/carry.py).
-        now = measure_reversion(replay, first, config)
-        kept = jnp.where(state.refits > 0, state.statistics.reversion, now)
+        kept, before = measure_reversion(replay, first, config), state.statistics.reversion
+        if before is not None:
+            kept = jnp.where(state.refits > 0, before, kept)
     statistics = measure(replay, first, config, kept)
     if config.carry_statistics:
         moved = carry(state.ensemble, state.statistics, statistics, config)
