@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ftfl.forensics.doors import CELLS
 from ftfl.report.figures import draw
 from ftfl.report.intervals import summarise
 from ftfl.report.styles import STYLES, slots
@@ -31,7 +32,7 @@ MARK = (
     " results; change those and run it. -->"
 )
 METHODS = ("mbpo", "m2ac", "macura", "infoprop", "mopo")
-CELLS = ("residual, raw", "residual, unit", "direct, raw", "direct, unit")
+PAPER, REPAIRED, OURS = "residual, raw", "direct, unit", "innovation, unit"
 SETTINGS = {
     ("rest", 0.0): "at rest",
     ("reward-unit", -7.0): "the reward in units of 2⁷",
@@ -50,11 +51,10 @@ def place(arm: str) -> tuple[str, str]:
     method = name.removesuffix("-ftfl").replace("ftfl-h5", "mbpo").replace("mbpo-h5", "mbpo")
     if name in ("mbpo-unit", "mbpo-direct", "ftfl"):
         method = "mbpo"
-    both = {"": repaired, "scale": False, "target": False}[door]
     return method, {
-        (True, ""): "direct, unit", (False, ""): "residual, raw",
+        (True, ""): REPAIRED, (False, ""): PAPER, (True, "innovation"): OURS,
         (False, "scale"): "residual, unit", (False, "target"): "direct, raw",
-    }[both, door]  # fmt: skip
+    }[repaired, door]  # fmt: skip
 
 
 def grouped(rows: Iterable[Row]) -> Cells:
@@ -96,8 +96,11 @@ def mean(rows: list[Row]) -> str:
 
 def by_cell(cells: Cells, show: Callable[[list[Row]], str], methods: Iterable[str]) -> str:
     """Methods down, cells across."""
-    run = [m for m in methods if any((m, c) in cells for c in CELLS)]
-    return table(["", *CELLS], ([m, *(show(cells.get((m, c), [])) for c in CELLS)] for m in run))
+    run = [m for m in methods if any(m == method for method, _ in cells)]
+    columns = [*CELLS, *([OURS] if any(c == OURS for _, c in cells) else [])]
+    return table(
+        ["", *columns], ([m, *(show(cells.get((m, c), [])) for c in columns)] for m in run)
+    )
 
 
 def sight(cells: Cells) -> str:
@@ -112,7 +115,7 @@ def sight(cells: Cells) -> str:
     rows = [
         [f"{m}, {c}", *(across(cells.get((m, c), []), lambda r, p=p: _read(r, p))
                         for _, p in reads)]
-        for m in METHODS[1:] for c in (CELLS[0], CELLS[3]) if (m, c) in cells
+        for m in METHODS[1:] for c in (PAPER, REPAIRED) if (m, c) in cells
     ]  # fmt: skip
     return table(["", *(name for name, _ in reads)], rows)
 
@@ -122,13 +125,13 @@ def _read(row: Row, path: str) -> float | None:
 
 
 def account(cells: Cells) -> str:
-    """Terms of the critic account, in the two cells that matter."""
+    """Terms of the critic account, in the cells that matter."""
     base = "autopsy/critic_account/smaller_twin/"
     reads = ("truth", "bias", "critic_fit", "reward_model", "next_state_model", "penalty")
     rows = [
         [f"{m}, {c}", *(across(cells.get((m, c), []), lambda r, k=k: dig(r, base + k))
                         for k in reads)]
-        for m in METHODS for c in (CELLS[0], CELLS[3]) if (m, c) in cells
+        for m in METHODS for c in (PAPER, REPAIRED, OURS) if (m, c) in cells
     ]  # fmt: skip
     return table(["", "true value", *(k.replace("_", " ") for k in reads[1:])], rows)
 

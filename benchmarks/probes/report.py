@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from run import LEVELS, RESULTS, read_lines
+from run import ALGOS, LEVELS, RESULTS, read_lines
 
 from ftfl.envs.probes import DIALS
 from ftfl.report.figures import draw
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 FIGURES = HERE / "results"
-CELLS = ("sac", "mbpo", "mbpo-unit", "mbpo-direct", "ftfl")
 TARGETS = ("residual, raw", "residual, unit", "direct, raw", "direct, unit")
 AT_ZERO = ("reward-unit", "channel-unit")
 """Dials on which rest is the level 0, in its place among the others."""
@@ -91,7 +90,7 @@ def table(dial: str, what: str, arms: list[str], runs: Runs) -> str:
 
 def curve(dial: str, runs: Runs) -> str:
     """The dose-response curve of one dial as SVG."""
-    levels, slot = columns(dial, runs), slots(list(CELLS))
+    levels, slot = columns(dial, runs), slots(list(ALGOS))
 
     def paint(axes: Axes) -> None:
         baseline = values(cell(dial, "rest", "sac", runs), "return")
@@ -101,11 +100,11 @@ def curve(dial: str, runs: Runs) -> str:
             if seen.half_width is not None and seen.n >= SMALLEST_BAND:
                 low, high = seen.mean - seen.half_width, seen.mean + seen.half_width
                 axes.axhspan(low, high, color=colour, alpha=0.15, lw=0)
-        for place, arm in enumerate(CELLS[1:]):
+        for place, arm in enumerate(ALGOS[1:]):
             style, points = STYLES[slot[arm]], []
             for x, level in enumerate(levels):
                 found = values(cell(dial, level, arm, runs), "return")
-                at = x + 0.08 * (place - 1.5)
+                at = x + 0.08 * (place - 2)
                 axes.plot([at] * len(found), found, ".", color=style.light, ms=3, alpha=0.5)
                 if found:
                     seen = summarise(found)
@@ -168,7 +167,7 @@ def main() -> None:
         turned = sorted({arm for d, _, arm in runs if d == dial})
         if dial == "rest" or not turned:
             continue
-        arms = [*CELLS, *(arm for arm in turned if arm not in CELLS)]
+        arms = [*ALGOS, *(arm for arm in turned if arm not in ALGOS)]
         (FIGURES / f"{dial}.svg").write_text(curve(dial, runs), encoding="utf-8")
         parts += [
             f"## {dial}", f"{SUMMARY[dial]}.",

@@ -1,4 +1,4 @@
-"""Dose and response: every dial at every level, five seeds, the four cells and SAC.
+"""Dose and response: every dial at every level, five seeds, the targets and SAC.
 
     python benchmarks/probes/run.py --plan                      # how many runs, about how long
     python benchmarks/probes/run.py                             # the grid, an arm's seeds together
@@ -41,7 +41,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from lines import add_line, measured, read_lines
 
 RESULTS = Path(__file__).parent / "results" / "runs.jsonl"
-ALGOS = ("sac", "mbpo", "mbpo-unit", "mbpo-direct", "ftfl")
+ALGOS = ("sac", "mbpo", "mbpo-unit", "mbpo-direct", "ftfl", "mbpo-innovation")
 LEVELS: dict[str, tuple[float, ...]] = {
     "rest": (0,),
     "reward-unit": (-13, -10, -7, -4),

@@ -28,6 +28,7 @@ MARK = (
     " measured results; change those and run it. -->"
 )
 CELLS = ("mbpo", "mbpo-unit", "mbpo-direct", "ftfl")
+OURS = "mbpo-innovation"
 FAILS = 2.0
 """A cell fails on a probe where its median seed loses this many times what SAC's worst does."""
 MADE_ON = ("reward-unit", "channel-unit", "slow")
@@ -77,7 +78,7 @@ def outcomes(returns: dict[str, list[float]], worst_sac: float) -> dict[str, boo
     """Whether each cell fails; cells with fewer than three seeds are left out."""
     return {
         cell: float(np.median(returns[cell])) < FAILS * worst_sac
-        for cell in CELLS if len(returns.get(cell, [])) >= 3
+        for cell in (*CELLS, OURS) if len(returns.get(cell, [])) >= 3
     }  # fmt: skip
 
 
@@ -184,7 +185,7 @@ def core() -> dict[str, str]:
     return {task: "; ".join(words) for task, words in told.items() if len(words) > 1}
 
 
-CONTROLS = ("sac", "mbpo-h5", "mbpo-h5+scale", "mbpo-h5+target", "ftfl-h5")
+CONTROLS = ("sac", "mbpo-h5", "mbpo-h5+scale", "mbpo-h5+target", "ftfl-h5", "ftfl-h5+innovation")
 """Arms of the lineage's forks that screen nothing."""
 
 
@@ -235,7 +236,7 @@ def main() -> None:
     tasks = [r for r in lines if not r["task"].startswith("probe/")]
     probes = [r for r in lines if r["task"].startswith("probe/")]
     said = sum(r["task"] in real for r in tasks)
-    sure = sum(len(outcomes(runs.get(place_of(r), {}), worst)) == 4 for r in probes)
+    sure = sum(set(CELLS) <= outcomes(runs.get(place_of(r), {}), worst).keys() for r in probes)
     introduction = (HERE / "INTRODUCTION.md").read_text(encoding="utf-8").rstrip()
     parts = [
         MARK, introduction,

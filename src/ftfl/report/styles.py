@@ -37,7 +37,7 @@ STYLES: tuple[Style, ...] = (
     Style("#3a0d0d", "#c4605a", "*"),
 )
 
-_FIXED = {"sac": 0, "mbpo": 1, "ftfl": 2, "mbpo-unit": 3, "mbpo-direct": 4}
+_FIXED = {"sac": 0, "mbpo": 1, "ftfl": 2, "mbpo-unit": 3, "mbpo-direct": 4, "mbpo-innovation": 5}
 
 
 def slots(labels: Sequence[str]) -> dict[str, int]:
