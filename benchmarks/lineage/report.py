@@ -206,6 +206,8 @@ def forks() -> list[str]:
         )
     parts = []
     for (task, at, steps), rows in sorted(groups.items()):
+        if len({r["arm"] for r in rows}) == 1:
+            continue  # nothing to compare with
         plain = [r for r in rows if r["arm"] == "sac"]
         cells = grouped(r for r in rows if r["arm"] != "sac")
         parts += [
