@@ -41,7 +41,8 @@ MOMENTS = (10_000, 50_000, 100_000, 300_000)
 ARMS = ("sac", "mbpo", "mbpo-unit", "mbpo-direct", "ftfl")
 DOORS = {"scale": "dynamics.scale=unit", "target": "dynamics.target=direct",
          "innovation": "dynamics.target=innovation",
-         "long-fit": "dynamics.max_updates=5000"}  # fmt: skip
+         "long-fit": "dynamics.max_updates=5000",
+         "half-real": "rollouts.real_ratio=0.5"}  # fmt: skip
 """Changes of an arm PRESET+DOOR."""
 INSTRUMENTS = ("reward_fidelity", "rollout_error", "screen_sight", "critic_account",
                "critic_health")  # fmt: skip

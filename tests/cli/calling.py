@@ -11,6 +11,8 @@ TINY = (
     " --sac.updates-per-step 1 --dynamics.hidden 16 16 --dynamics.max-updates 10"
     " --dynamics.members 2 --dynamics.elites 1 --rollouts.per-step 4 --rollouts.retention-steps 20"
 ).split()
+MODEL_FREE = ["--algo", "sac", *TINY[: TINY.index("--dynamics.hidden")]]
+"""The same without a model: far less to compile."""
 
 
 def call(*argv):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from calling import TINY, call
+from calling import MODEL_FREE, call
 
 from ftfl.store.metrics_file import read_metrics, series
 from ftfl.store.rundir import RunDir
@@ -11,7 +11,18 @@ from ftfl.store.rundir import RunDir
 
 @pytest.mark.slow
 def test_seeds_together_are_runs_like_any_other(tmp_path):
-    argv = ["gym/Pendulum-v1", *TINY, "--seeds", 0, 1, "--out", tmp_path, "--jobs", 1, "--json"]
+    argv = [
+        "gym/Pendulum-v1",
+        *MODEL_FREE,
+        "--seeds",
+        0,
+        1,
+        "--out",
+        tmp_path,
+        "--jobs",
+        1,
+        "--json",
+    ]
     status, out, err = call("train", *argv, "--together")
     assert (status, "each group on one core: 0+1" in err) == (0, True), err
     runs = [RunDir.open(path.parent) for path in sorted(tmp_path.rglob("config.json"))]

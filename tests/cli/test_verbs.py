@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from calling import TINY, call
+from calling import MODEL_FREE, TINY, call
 
 import ftfl
 from ftfl.cli import VERBS, doctor
@@ -323,8 +323,7 @@ def test_videos_run_in_real_time(seconds, fps, every):
 @pytest.fixture(scope="module")
 def cartpole(tmp_path_factory):
     out = tmp_path_factory.mktemp("cartpole")
-    model_free = TINY[: TINY.index("--dynamics.hidden")]
-    argv = ["train", "dmc/cartpole-balance", "--algo", "sac", "--out", out, *model_free]
+    argv = ["train", "dmc/cartpole-balance", "--out", out, *MODEL_FREE]
     content = answer(*argv, "--action-repeat", 8)
     return Path(content["runs"][0]["path"])
 
