@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from calling import MODEL_FREE, TINY, call
+from calling import MODEL_FREE, call
 
 import ftfl
 from ftfl.cli import VERBS, doctor

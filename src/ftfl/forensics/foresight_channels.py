@@ -73,7 +73,7 @@ def channel_findings(seen: Profile, config: DynamicsConfig) -> list[Finding]:
             "slow-channels", "warning", slow,
             f"{slow.sum()} of {count} moving channels change by less than {SLOW:.0%} of their std"
             " a step: direct prediction needs a resolution that residual targets have for free",
-            SLOW_RULE, "--target residual (mbpo-unit), or --action-repeat 2",
+            SLOW_RULE, "--target residual (mbpo-unit) or innovation, or --action-repeat 2",
         )  # fmt: skip
     drowned = moving & (ratio < floor)
     if drowned.any():
@@ -100,7 +100,7 @@ def channel_findings(seen: Profile, config: DynamicsConfig) -> list[Finding]:
         add(
             "residuals-larger-than-states", "info", fast,
             f"{fast.sum()} of {count} moving channels have κ < ½: their change is a larger target"
-            " than their next value", FAST_RULE, "compare --target direct with residual",
+            " than their next value", FAST_RULE, "compare --target direct, or innovation, with residual",
         )  # fmt: skip
     capped = moving & (seen.change > math.exp(0.5 * config.logvar_max))
     if capped.sum() * 4 > count:

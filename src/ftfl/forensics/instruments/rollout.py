@@ -108,7 +108,7 @@ class RolloutError:
                        else f", its mean's {mean}."),
                     {"median_skill": one, "median_skill_of_mean": mean},
                     "skill below 0 by the whole interval in the median channel",
-                    "--target residual predicts the change itself" if not noisy else
+                    "--target residual or innovation, and more updates" if not noisy else
                     "--dynamics.logvar-floor change lets slow channels have less noise",
                 )
             )  # fmt: skip
@@ -122,7 +122,7 @@ class RolloutError:
                     f" assuming that they do not move: {shown}.",
                     {"channels": float(len(lost))},
                     "one-step skill of a draw below 0 in the channel",
-                    "--dynamics.logvar-floor change, or --target residual for slow channels",
+                    "--dynamics.logvar-floor change, or --target innovation, which keeps slow channels",
                 )
             )  # fmt: skip
         for step in sorted({0, len(self.outside) - 1}):

@@ -88,7 +88,7 @@ class ModelVariance:
                     },
                     USELESS_RULE,
                     "where skill without noise is positive, --dynamics.logvar-floor change;"
-                    " otherwise compare --target residual and direct",
+                    " otherwise compare --target residual, direct and innovation",
                 )
             )
         sure = [i for i, z in enumerate(self.z_rms) if z.above(OVERCONFIDENT)]
