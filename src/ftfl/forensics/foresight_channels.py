@@ -100,7 +100,8 @@ def channel_findings(seen: Profile, config: DynamicsConfig) -> list[Finding]:
         add(
             "residuals-larger-than-states", "info", fast,
             f"{fast.sum()} of {count} moving channels have κ < ½: their change is a larger target"
-            " than their next value", FAST_RULE, "compare --target direct, or innovation, with residual",
+            " than their next value", FAST_RULE,
+            "compare --target direct, or innovation, with residual",
         )  # fmt: skip
     capped = moving & (seen.change > math.exp(0.5 * config.logvar_max))
     if capped.sum() * 4 > count:

@@ -122,7 +122,7 @@ class RolloutError:
                     f" assuming that they do not move: {shown}.",
                     {"channels": float(len(lost))},
                     "one-step skill of a draw below 0 in the channel",
-                    "--dynamics.logvar-floor change, or --target innovation, which keeps slow channels",
+                    "--dynamics.logvar-floor change, or --target innovation for slow channels",
                 )
             )  # fmt: skip
         for step in sorted({0, len(self.outside) - 1}):
