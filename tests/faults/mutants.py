@@ -287,9 +287,16 @@ DYNAMICS = [
     Mutant(
         "predicted change not added to the state",
         "dynamics/targets.py",
-        'obs + predicted if target == "residual" else predicted',
-        "predicted",
+        "return obs + predicted",
+        "return predicted",
         MODEL + "test_predictions_in_physical_units[residual-raw]",
+    ),
+    Mutant(
+        "slopes of innovation targets follow every refit",
+        "dynamics/fit.py",
+        "kept = jnp.where(state.refits > 0, before, kept)",
+        "pass",
+        "tests/unit/test_pitfalls.py::test_slopes_of_innovation_targets_are_chosen_once",
     ),
     Mutant(
         "one scale for all dimensions",
@@ -619,14 +626,14 @@ RECORDS = [
         "training/records.py",
         'v / unit if k.endswith("_reward") else v',
         "v",
-        LOOP + "test_what_the_model_says_of_rewards_is_in_the_tasks_own_unit",
+        LOOP + "test_returns_and_rewards_are_in_the_tasks_own_unit",
     ),
     Mutant(
         "evaluated returns in the unit of the dial",
         "training/records.py",
         "result.returns / unit",
         "result.returns",
-        LOOP + "test_returns_are_in_the_tasks_own_unit",
+        LOOP + "test_returns_and_rewards_are_in_the_tasks_own_unit",
     ),
     Mutant(
         "hashes are not compared",

@@ -55,10 +55,10 @@ class Failing:
 def test_a_fault_costs_its_episode_and_no_false_transition(tmp_path):
     run_dir = create(tmp_path / "run", tiny("sac", SIMULATED, log_every=10, faults_allowed=2))
     loop = go_on(tmp_path / "run", env=Failing({30, 57}))
-    ring = loop.state.real.rows
     assert int(loop.state.real.size) == 100
+    obs, next_obs = loop.state.real.rows.obs[:100], loop.state.real.rows.next_obs[:100]
     # Within an episode each row begins where the one before it ended; a fault begins a new one.
-    breaks = np.flatnonzero(ring.next_obs[:-1, 0] != ring.obs[1:, 0]) + 1
+    breaks = np.flatnonzero(next_obs[:-1, 0] != obs[1:, 0]) + 1
     # Steps 20, 40, … end episodes; the fault at the 30th call leaves 29 rows, at the 57th 55.
     assert breaks.tolist() == [20, 29, 49, 55, 75, 95]
     steps, counts = series(read_metrics(run_dir.metrics_path), "env/faults_count")

@@ -37,10 +37,17 @@ def create(path, task, algo="sac", **changes):
 
 
 def worker(run_dir, env):
-    """The training process of one run, as `ftfl train` starts it."""
+    """The training process of one run, as `ftfl train` starts it from a terminal.
+
+    A shell that starts the tests in the background has them ignore Ctrl-C, and so its children.
+    """
     command = [sys.executable, "-m", "ftfl.training.workers", str(run_dir.path), "0"]
     command.append(str(os.getpid()))
-    return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, ours)
 
 
 def run_to_end(run_dir, env):

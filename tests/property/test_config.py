@@ -86,7 +86,7 @@ def test_an_accepted_config_gives_a_state(
     counts = config.rollouts is not None and config.rollouts.screening.units == "unit"
     assume(not (counts and reward_model == "given"))
     shapes = jax.eval_shape(lambda: run_state.init(config, spec(obs_dim, act_dim)))
-    assert shapes.real.rows.obs.shape == (50, obs_dim)
+    assert shapes.real.rows.obs.shape == (config.real_rows(), obs_dim)
     if config.dynamics is not None:
         outputs = obs_dim + (reward_model != "given")
         assert shapes.dynamics.ensemble.logvar_min.shape == (outputs,)

@@ -76,7 +76,7 @@ def line(dial, level, arm, seed, value, state="done"):
 
 def test_a_torn_line_is_left_out_and_the_page_says_what_failed(grid, tmp_path):
     run, report = grid
-    rows = [line("rest", 0, arm, seed, -2.0 - seed) for arm in report.CELLS for seed in range(3)]
+    rows = [line("rest", 0, arm, seed, -2.0 - seed) for arm in report.ALGOS for seed in range(3)]
     rows += [line("slow", 6, "ftfl", seed, -4.0 - seed) for seed in range(3)]
     rows += [line("slow", 6, "mbpo", 0, None, "failed")]
     text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -84,7 +84,7 @@ def test_a_torn_line_is_left_out_and_the_page_says_what_failed(grid, tmp_path):
     assert run.read_lines(run.RESULTS) == rows
     report.main()
     page = (tmp_path / "README.md").read_text()
-    assert "19 runs, 1 of them failed" in page
+    assert "22 runs, 1 of them failed" in page
     ftfl = next(row for row in page.splitlines() if row.startswith("| ftfl"))
     assert "| -3 ± 2.5 (3) |" in ftfl
     assert "-5 ± 2.5 (3)" in ftfl
