@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ftfl import presets
 from ftfl import replay as rings
@@ -30,6 +31,14 @@ TINY = {
     "eval_every": 1_000_000,
     "checkpoint_every": 1_000_000,
 }
+
+
+def every_preset(*quick):
+    """All presets as parameters of a test: those named always, the others in `make test-long`."""
+    return [
+        pytest.param(algo, marks=() if algo in quick else pytest.mark.long)
+        for algo in presets.PRESETS
+    ]
 
 
 def seldom(algo):

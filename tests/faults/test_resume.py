@@ -10,12 +10,11 @@ import pytest
 from runs import SIMULATED, create, digest, go_on, records
 
 from ftfl import config as cfg
-from ftfl import presets
 from ftfl.errors import FtflError
 from ftfl.store.checkpoint import latest_valid, list_checkpoints
 from ftfl.store.rundir import RunDir
 from ftfl.training import resume as resuming
-from helpers import equal_bits, seldom, tiny
+from helpers import equal_bits, every_preset, seldom, tiny
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 GOLDEN = Path(__file__).parent / "golden"
@@ -29,12 +28,10 @@ def odd(algo):
     return changes | seldom(algo)
 
 
-# The others differ from these in numbers only, and wait for `make test-long`.
-QUICK = ("sac", "mbpo", "ftfl", "mbpo-2019", "infoprop-ftfl", "macura-own")
-ALL = [pytest.param(a, marks=() if a in QUICK else pytest.mark.long) for a in presets.PRESETS]
-
-
-@pytest.mark.parametrize("algo", ALL)
+# The others differ from these in numbers only.
+@pytest.mark.parametrize(
+    "algo", every_preset("sac", "mbpo", "ftfl", "mbpo-2019", "infoprop-ftfl", "macura-own")
+)
 def test_stopped_anywhere_a_run_ends_with_the_same_bits(algo, tmp_path):
     config = tiny(algo, SIMULATED, **odd(algo))
     create(tmp_path / "whole", config)

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from ftfl import config as cfg
-from ftfl import presets
 from ftfl.envs.make import make_env
 from ftfl.forensics import registry
 from ftfl.forensics.audit import Plan
@@ -14,17 +13,15 @@ from ftfl.forensics.registry import INSTRUMENTS
 from ftfl.forensics.subject import Subject
 from ftfl.store.rundir import RunDir
 from ftfl.training.loop import Loop
-from helpers import seldom, tiny
+from helpers import every_preset, seldom, tiny
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 TASK = "envs_for_tests:make_simulated_lqr"
 SMALL = Plan(states=30, episodes=5, actions=6, horizon=12, nudged_states=5, nudged_steps=4)
-# One that redraws outcomes and keeps a memory; the others wait for `make test-long`.
-QUICK = ("infoprop-ftfl",)
-ALL = [pytest.param(a, marks=() if a in QUICK else pytest.mark.long) for a in presets.PRESETS]
 
 
-@pytest.mark.parametrize("algo", ALL)
+# One that redraws outcomes and keeps a memory.
+@pytest.mark.parametrize("algo", every_preset("infoprop-ftfl"))
 def test_a_run_of_every_preset_is_examined_by_all_instruments_that_concern_it(
     algo, tmp_path, monkeypatch
 ):

@@ -59,7 +59,7 @@ def test_with_raw_targets_the_unit_matters(runs):
     assert not equal_bits(one.agent.actor, other.agent.actor)
 
 
-@pytest.mark.parametrize("algo", ["sac", "mbpo", "mbpo-unit", "ftfl"])
+@pytest.mark.parametrize("algo", ["sac", "mbpo", "mbpo-innovation", "ftfl"])
 def test_nothing_compiles_twice(runs, algo):
     """Through refits, a growing replay, and a schedule that lengthens the branches."""
     learner, state = runs(algo)
