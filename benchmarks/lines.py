@@ -34,6 +34,7 @@ def measured(run: Path, instruments: Sequence[str]) -> dict[str, Any]:
     return {
         "autopsy": rounded(found["numbers"]),
         "findings": [finding["name"] for finding in found["findings"]],
+        "told_as_info": [f["name"] for f in found["findings"] if f["severity"] == "info"],
         "not_measured": found["not_measured"],
     }
 

@@ -9,9 +9,9 @@
 Every finished run is a line of results/runs.jsonl, failed ones too; cells that stand there are
 skipped, so the command can be stopped (Ctrl-C) and given again. A run of SAC is the same to the bit
 at every level (tests/unit/test_probes.py), so SAC runs at rest only. Run directories go to --out;
-their checkpoints are deleted once the line is written, unless --keep. With --examine three
-instruments of `ftfl autopsy --quick` look at each finished run first, and their numbers join its
-line. Then: report.py.
+their checkpoints are deleted once the line is written, unless --keep. With --examine some
+instruments of `ftfl autopsy --quick` (three, or those named) look at each finished run first, and
+their numbers join its line. Then: report.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import argparse
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from ftfl.envs.make import make_env
 from ftfl.envs.probes import DIALS
 from ftfl.errors import FtflError
 from ftfl.forensics.doors import doors
+from ftfl.forensics.registry import INSTRUMENTS
 from ftfl.store.metrics_file import read_metrics, series
 from ftfl.store.rundir import RunDir
 from ftfl.training import cores, grouping, workers
@@ -121,7 +122,7 @@ def cells(args: argparse.Namespace) -> Iterator[Cell]:
                         yield Cell(dial, level, algo, seed)
 
 
-def row(cell: Cell, run: RunDir, look: bool = False) -> dict[str, Any]:
+def row(cell: Cell, run: RunDir, instruments: Sequence[str] = ()) -> dict[str, Any]:
     """What is kept of a run that has ended."""
     status = run.read_status()
     records = read_metrics(run.metrics_path) if run.metrics_path.exists() else []
@@ -136,7 +137,7 @@ def row(cell: Cell, run: RunDir, look: bool = False) -> dict[str, Any]:
         "return": round(float(np.mean(returns[-LAST:])), 5) if done and returns else None,
         "returns": [round(v, 4) for v in returns],
         **{name: float(f"{v[-1]:.6g}") for name, v in last.items() if len(v)},
-        **(measured(run.path, EXAMINED) if look and done and cell.arm != "sac" else {}),
+        **(measured(run.path, instruments) if instruments and done else {}),
         "versions": {k: provenance.get(k) for k in ("ftfl", "source", "git", "cpu")},
     }  # fmt: skip
 
@@ -178,7 +179,7 @@ def train(todo: list[Cell], args: argparse.Namespace) -> None:
             for cell, made in [(c, m) for c, m in begun.items() if m.path not in going]:
                 del begun[cell]
                 count += 1
-                line = row(cell, made, args.examine)
+                line = row(cell, made, args.examine or ())
                 if line["state"] not in ("done", "failed"):
                     continue  # stopped from outside: the next command goes on with it
                 add_line(args.results, line)
@@ -215,10 +216,15 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, help="processes side by side [one per core]")
     parser.add_argument("--out", default="runs/probes", help="folder of run directories")
     parser.add_argument("--results", type=Path, default=RESULTS, help="file of lines")
-    parser.add_argument("--examine", action="store_true", help="let instruments look at each run")
+    parser.add_argument(
+        "--examine", nargs="*", metavar="INSTRUMENT", choices=[i.name for i in INSTRUMENTS],
+        help=f"let instruments look at each run [{' '.join(EXAMINED)}]",
+    )  # fmt: skip
     parser.add_argument("--keep", action="store_true", help="keep checkpoints")
     parser.add_argument("--plan", action="store_true", help="say what would run, and how long")
     args = parser.parse_args()
+    if args.examine == []:
+        args.examine = EXAMINED
     rows = read_lines(args.results)
     done = {
         (r["dial"], float(r["level"]), r["arm"], r["seed"])

@@ -24,6 +24,7 @@ from ftfl.forensics.evidence import (
     Estimate,
     Finding,
     Numbers,
+    Severity,
     bootstrap_means,
     mean_estimate,
 )
@@ -31,6 +32,9 @@ from ftfl.forensics.learned import Agent, WorldModel
 from ftfl.forensics.slopes import Slope, action_slopes, over
 
 FLAT, ASTRAY, DETERMINED = 2.0, 0.25, 0.25
+_ORDERED = 0.9
+"""Correlation of the critic with the truth over states from which a critic that is too low does no
+harm that we have seen (docs/taxonomy.md, "How often an autopsy is right")."""
 _SOURCES = {
     "critic_fit": "what the critic did not fit of its targets",
     "reward_model": "the reward model",
@@ -126,20 +130,11 @@ class CriticAccount:
                     self._advice(smaller),
                 )
             )  # fmt: skip
-        elif bias.above(spread) or bias.below(-spread):
-            high = bias.value > 0
-            found.append(
-                Finding(
-                    f"critic-too-{'high' if high else 'low'}",
-                    "info" if _worst(smaller) == "penalty" else "warning",
-                    f"The critic values the policy {bias} too {'high' if high else 'low'}, more"
-                    f" than states truly differ by (std {spread:.3g}); {self._blame(smaller)}.",
-                    {"bias": bias, "true_std": spread, **smaller.parts},
-                    "the whole interval beyond one standard deviation of true values over states:"
-                    " a marker, for a constant error changes no preference; uncalibrated",
-                    self._advice(smaller),
-                )
-            )  # fmt: skip
+        elif bias.above(spread):
+            found.append(self._too("high", "warning"))
+        elif bias.below(-spread):
+            harmless = _worst(smaller) == "penalty" or not smaller.correlation.below(_ORDERED)
+            found.append(self._too("low", "info" if harmless else "warning"))
         if smaller.calibration.above(FLAT) or smaller.calibration.below(1 / FLAT):
             flat = smaller.calibration.value > 1
             found.append(
@@ -168,6 +163,22 @@ class CriticAccount:
                     )
                 )  # fmt: skip
         return found
+
+    def _too(self, direction: str, severity: Severity) -> Finding:
+        smaller = self.twins["smaller"]
+        return Finding(
+            f"critic-too-{direction}", severity,
+            f"The critic values the policy {smaller.bias} too {direction}, more than states truly"
+            f" differ by (std {smaller.spread:.3g}), and follows the order of states by"
+            f" {smaller.correlation}; {self._blame(smaller)}.",
+            {"bias": smaller.bias, "true_std": smaller.spread,
+             "correlation": smaller.correlation, **smaller.parts},
+            "the whole interval beyond one standard deviation of true values over states; too low"
+            f" is a warning where the correlation over states is below {_ORDERED:g} by its whole"
+            " interval as well, for a constant error changes no preference, and no penalty did it"
+            " (hits and false alarms: docs/taxonomy.md)",
+            self._advice(smaller),
+        )  # fmt: skip
 
     def _blame(self, bias: Bias) -> str:
         if len(bias.parts) == 1:
