@@ -20,6 +20,7 @@ import numpy as np
 HERE = Path(__file__).parent
 BENCHMARKS = HERE.parent
 sys.path.append(str(BENCHMARKS))
+import autopsies  # noqa: E402
 from lines import read_lines, table  # noqa: E402
 
 PAGE = BENCHMARKS.parent / "docs" / "taxonomy.md"
@@ -245,6 +246,11 @@ def main() -> None:
         f" {FAILS:g} times what SAC's worst seed does ({worst:.2f}).",
         calibration(lines, runs, worst),
         (HERE / "VERDICT.md").read_text(encoding="utf-8").rstrip(),
+        "## How often an autopsy is right",
+        "Runs one by one, which fail below the same return. What is marked (info) is not told as a"
+        " warning.",
+        autopsies.calibration(FAILS * worst),
+        (HERE / "VERDICT_AUTOPSY.md").read_text(encoding="utf-8").rstrip(),
         "## Tasks",
         f"{said} of {len(tasks)} verified by training, the rest predicted only. V in brackets:"
         " fewer than ten steps carry the reward, so its size is not known.",

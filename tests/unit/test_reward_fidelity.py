@@ -1,5 +1,7 @@
 """Reward fidelity: a head corrupted by a known line and noise is recovered within its intervals."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -99,6 +101,15 @@ def test_noise_that_each_draw_adds_is_told_apart_from_the_heads_own(rows):
     assert found.replay.r2.value == pytest.approx(1)
     assert found.replay_drawn.noise.value == pytest.approx(1, abs=0.05)
     assert [f.name for f in found.findings()] == ["reward-worse-than-its-mean"]
+
+
+@pytest.mark.parametrize(("times_std", "severity"), [(0.05, None), (0.5, "info"), (2.0, "warning")])
+def test_a_penalty_is_told_and_warned_of_where_it_outweighs_the_reward(rows, times_std, severity):
+    clean = corrupted(rows, slope=1.0, shift=0.0, noise=0.0)
+    taken = times_std * true_reward(*rows).std()
+    model = dataclasses.replace(clean, penalty=lambda o, a: np.full(len(o), taken))
+    told = {f.name: f.severity for f in measure(rows, model).findings()}
+    assert told == ({} if severity is None else {"reward-penalised": severity})
 
 
 @pytest.mark.parametrize(

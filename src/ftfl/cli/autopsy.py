@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -10,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from ftfl.cli.options import Parser, at_least
-from ftfl.cli.text import common_folder, print_json, wrapped
+from ftfl.cli.text import print_json, report_path, wrapped
 from ftfl.errors import FtflError
-from ftfl.store.files import why
 
 if TYPE_CHECKING:
     from ftfl.forensics.autopsy import Autopsy
@@ -34,7 +32,9 @@ def run(argv: Sequence[str]) -> int:
     from ftfl.training.resume import find_runs
 
     folders = [found.path for given in args.runs for found in find_runs(Path(given))]
-    report = _report_path(args.report, args.json, folders)
+    report = None  # --json alone writes none
+    if args.report is not None or not args.json:
+        report = report_path("--report", args.report, folders, "autopsy.html")
     found: list[Autopsy] = []
     failed: dict[str, str] = {}
     for folder in folders:
@@ -58,29 +58,6 @@ def run(argv: Sequence[str]) -> int:
         if found:
             print(wrapped(f"report: {report}"))
     return 1 if failed else 0
-
-
-def _report_path(given: str | None, json: bool, folders: Sequence[Path]) -> Path | None:
-    """Where the report goes, checked before minutes are spent; ``--json`` alone writes none.
-
-    Raises:
-        FtflError: it cannot be written there.
-    """
-    if given is None and json:
-        return None
-    path = Path(given) if given else common_folder(folders) / "autopsy.html"
-    if path.is_dir():
-        raise FtflError(f"--report {path} is a folder: give the file that is to be written.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FtflError(f"cannot write the report {path}: {why(error)}.") from error
-    if not os.access(path.parent, os.W_OK):
-        raise FtflError(
-            f"cannot write the report {path}: its folder is read-only; name another file with"
-            " --report."
-        )
-    return path
 
 
 def _examine(folder: Path, step: int | None, quick: bool, runs: int) -> Autopsy:

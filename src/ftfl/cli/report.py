@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ftfl.cli.options import Parser
-from ftfl.cli.text import common_folder, print_json, wrapped
+from ftfl.cli.text import print_json, report_path, wrapped
 from ftfl.config import content_hash, from_dict
 from ftfl.errors import FtflError
-from ftfl.store.files import why
 from ftfl.store.rundir import RunDir
 
 DESCRIPTION = """Write one HTML file about runs: learning curves, final numbers with intervals,
@@ -37,13 +36,7 @@ def run(argv: Sequence[str]) -> int:
     if not args.paths:
         raise FtflError("report needs at least one run directory, such as runs/*/ftfl/*.")
     runs = find_runs([Path(path) for path in args.paths])
-    out = Path(args.out) if args.out else common_folder([run.path for run in runs]) / "report.html"
-    if out.is_dir():
-        raise FtflError(f"--out {out} is a folder: give the file that is to be written.")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FtflError(f"cannot write the report {out}: {why(error)}.") from error
+    out = report_path("--out", args.out, [run.path for run in runs], "report.html")
     arms, unreadable = group(runs)
     if not arms:
         raise FtflError(unreadable[0])

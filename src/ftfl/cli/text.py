@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ftfl.store.files import plain
+from ftfl.errors import FtflError
+from ftfl.store.files import plain, why
 
 _NARROWEST, _WIDEST = 40, 120
 
@@ -20,9 +21,30 @@ def print_json(content: Mapping[str, Any]) -> None:
     print(json.dumps(plain(content, nonfinite_as_null=True)))
 
 
-def common_folder(paths: Sequence[Path]) -> Path:
+def _common_folder(paths: Sequence[Path]) -> Path:
     """The innermost folder that holds all of these, or is the only one."""
     return Path(os.path.commonpath([path.resolve() for path in paths]))
+
+
+def report_path(option: str, given: str | None, folders: Sequence[Path], name: str) -> Path:
+    """Where a report goes, checked before time is spent: as given, or ``name`` beside the runs.
+
+    Raises:
+        FtflError: it cannot be written there.
+    """
+    path = Path(given) if given else _common_folder(folders) / name
+    if path.is_dir():
+        raise FtflError(f"{option} {path} is a folder: give the file that is to be written.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FtflError(f"cannot write the report {path}: {why(error)}.") from error
+    if not os.access(path.parent, os.W_OK):
+        raise FtflError(
+            f"cannot write the report {path}: its folder is read-only; name another file with"
+            f" {option}."
+        )
+    return path
 
 
 def width() -> int:

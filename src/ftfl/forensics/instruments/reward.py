@@ -169,12 +169,14 @@ class RewardFidelity:
             return []
         return [
             Finding(
-                "reward-penalised", "info",
+                "reward-penalised",
+                "warning" if self.penalty.above(self.replay.std) else "info",
                 f"The screen takes {self.penalty} from a synthetic reward, where real ones have a"
                 f" std of {self.replay.std:.3g}; all else said of rewards is before it.",
                 {"penalty": self.penalty, "true_std": self.replay.std},
                 "a mean penalty above 0.1 of the reward's std, by the whole interval: it is meant,"
-                " and the critic learns from it",
+                " and the critic learns from it; a warning above one std, where what the screen"
+                " takes outweighs what rewards differ by (hits and false alarms: docs/taxonomy.md)",
                 "--rollouts.screening.std-penalty (mopo) or --rollouts.screening.kl-penalty (m2ac)"
                 " sets its size",
             )

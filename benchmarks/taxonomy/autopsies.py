@@ -1,0 +1,97 @@
+"""How often an autopsy is right: its findings on probe runs whose outcome is known.
+
+The command that trained and examined those of results/examined.jsonl:
+
+    python benchmarks/probes/run.py --seeds 0 1 2 --algos mbpo ftfl --dial D --levels … \\
+        --examine reward_fidelity rollout_error model_variance critic_account critic_health \\
+        target_scales --results benchmarks/taxonomy/results/examined.jsonl
+
+Three hundred runs of the lineage were examined before them. Two rules were made on these, which are
+no test of them: when a critic that is too low and when a penalty is a warning. Numbers at which the
+other findings speak are conventions, older than both.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+BENCHMARKS = Path(__file__).parents[1]
+sys.path.append(str(BENCHMARKS))
+from lines import read_lines, table  # noqa: E402
+
+Row = dict[str, Any]
+Rule = Callable[[Row], "bool | None"]
+ORDERED = 0.9
+ALWAYS_INFO = {"reward-shrunk", "reward-shifted", "channels-without-skill", "reward-constant"}
+"""On tasks that never terminate."""
+
+
+def told(line: Row) -> set[str]:
+    """Findings that are a warning or a failure.
+
+    Lines of the lineage hold no severities: there the rules are applied to the numbers.
+    """
+    names = set(line["findings"])
+    if "told_as_info" in line:
+        return names - set(line["told_as_info"])
+    if "critic-too-low" in names:
+        twin = line["autopsy"]["critic_account"]["smaller_twin"]
+        parts = ("critic_fit", "reward_model", "next_state_model", "penalty")
+        lowest = min((p for p in parts if p in twin), key=lambda p: twin[p][0])
+        if lowest == "penalty" or not twin["correlation_over_states"][2] < ORDERED:
+            names.discard("critic-too-low")
+    if "reward-penalised" in names:
+        reward = line["autopsy"]["reward_fidelity"]
+        if reward["penalty_mean_reward"][1] < reward["replay"]["true_std_reward"]:
+            names.discard("reward-penalised")
+    return names - ALWAYS_INFO
+
+
+def below(name: str, bound: float) -> Rule:
+    """A rule on the last value that training logged; None where there is none."""
+    return lambda line: line[name] < bound if name in line else None
+
+
+RULES: dict[str, Rule] = {
+    "**any warning or failure**": lambda line: bool(told(line)),
+    "trivial: always": lambda line: True,
+    "trivial: reward R² that training logs < ½": below("model/reward_r2", 0.5),
+    "trivial: skill that training logs < 0": below("model/skill_over_persistence", 0),
+}
+
+
+def count(lines: Iterable[Row], rule: Rule, fails: float) -> str:
+    """Hits among the runs that failed, false alarms among the others."""
+    seen = [(rule(line), line["return"] < fails) for line in lines]
+    seen = [(said, bad) for said, bad in seen if said is not None]
+    bad = sum(b for _, b in seen)
+    if not seen:
+        return "–"
+    hits, alarms = sum(s and b for s, b in seen), sum(s and not b for s, b in seen)
+    return f"{hits} of {bad} found, {alarms} of {len(seen) - bad} false"
+
+
+def calibration(fails: float) -> str:
+    """Every finding that was told, and trivial rules; a run fails below the return ``fails``."""
+    sets = [
+        [row for row in read_lines(path) if row["state"] == "done"]
+        for path in (
+            BENCHMARKS / "lineage" / "results" / "probes.jsonl",
+            Path(__file__).parent / "results" / "examined.jsonl",
+        )
+    ]  # fmt: skip
+    every = [line for lines in sets for line in lines]
+    rules = dict(RULES)
+    for name in sorted({name for line in every for name in told(line)}):
+        rules[name] = lambda line, name=name: name in told(line)
+    for name in sorted({name for line in every for name in set(line["findings"]) - told(line)}):
+        rules[f"{name} (info)"] = lambda line, name=name: name in set(line["findings"]) - told(line)
+    rows = [[name, *(count(lines, rule, fails) for lines in sets)] for name, rule in rules.items()]
+    head = [
+        "said", f"the lineage's {len(sets[0])} runs (rest, reward-unit@−10, noise-count@32)",
+        f"{len(sets[1])} runs of other dials",
+    ]  # fmt: skip
+    return table(head, rows)
