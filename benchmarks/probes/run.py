@@ -5,6 +5,7 @@
     python benchmarks/probes/run.py --dial jump --levels 4 64 --seeds 0 1 --algos mbpo ftfl
     python benchmarks/probes/run.py --dial slow --doors slow-channel-floor floor --algos ftfl
     python benchmarks/probes/run.py --algos m2ac --results FILE --examine    # benchmarks/lineage
+    python benchmarks/probes/run.py --profile laptop --dial slow --levels 8 --algos mbpo-unit ftfl
 
 Every finished run is a line of results/runs.jsonl, failed ones too; cells that stand there are
 skipped, so the command can be stopped (Ctrl-C) and given again. A run of SAC is the same to the bit
@@ -42,13 +43,17 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from lines import add_line, measured, read_lines
 
 RESULTS = Path(__file__).parent / "results" / "runs.jsonl"
+LAPTOP = RESULTS.with_name("laptop.jsonl")
+"""Points of the grid on networks of the papers' size."""
 ALGOS = ("sac", "mbpo", "mbpo-unit", "mbpo-direct", "ftfl", "mbpo-innovation")
 LEVELS: dict[str, tuple[float, ...]] = {
     "rest": (0,),
     "reward-unit": (-13, -10, -7, -4),
     **{name: dial.levels for name, dial in DIALS.items()},
 }
-SETTINGS = {"steps": 1_500, "eval_every": 250, "eval_episodes": 10, "log_every": 250}
+SETTINGS = {"eval_every": 250, "eval_episodes": 10, "log_every": 250}
+STEPS = {"probe": 1_500, "laptop": 2_000}
+"""A thousand of them after warm-up."""
 LAST = 3
 """Evaluations whose mean is a run's return: those of the last 750 steps."""
 KEPT = ("model/reward_r2", "model/reward_r2_averaged", "model/skill_over_persistence",
@@ -69,6 +74,7 @@ class Cell:
     arm: str
     """Preset, or PRESET+DOOR."""
     seed: int
+    profile: str = "probe"
 
     @property
     def task(self) -> str:
@@ -79,10 +85,10 @@ class Cell:
     def config(self) -> Config:
         """The run's configuration."""
         algo, _, door = self.arm.partition("+")
-        changes: dict[str, Any] = {**SETTINGS, "seed": self.seed}
+        changes: dict[str, Any] = {**SETTINGS, "steps": STEPS[self.profile], "seed": self.seed}
         if self.dial == "reward-unit":
             changes["task.reward_unit"] = 2.0**self.level
-        config = presets.build(self.task, algo, "probe", changes)
+        config = presets.build(self.task, algo, self.profile, changes)
         if not door:
             return config
         assert config.dynamics is not None
@@ -90,7 +96,7 @@ class Cell:
         if door not in known:
             raise FtflError(f"{algo} has no door {door!r}: choose from {', '.join(known)}.")
         opened = {f"dynamics.{field}": value for field, value in known[door].items()}
-        return presets.build(self.task, algo, "probe", changes | opened)
+        return presets.build(self.task, algo, self.profile, changes | opened)
 
 
 def reward_variance(task: str, unit: float) -> float:
@@ -117,9 +123,10 @@ def cells(args: argparse.Namespace) -> Iterator[Cell]:
                 for algo in args.algos:
                     if args.doors:
                         if algo != "sac":
-                            yield from (Cell(dial, level, f"{algo}+{d}", seed) for d in args.doors)
+                            for door in args.doors:
+                                yield Cell(dial, level, f"{algo}+{door}", seed, args.profile)
                     elif algo != "sac" or dial == "rest" or args.sac_at_levels:
-                        yield Cell(dial, level, algo, seed)
+                        yield Cell(dial, level, algo, seed, args.profile)
 
 
 def row(cell: Cell, run: RunDir, instruments: Sequence[str] = ()) -> dict[str, Any]:
@@ -144,7 +151,8 @@ def row(cell: Cell, run: RunDir, instruments: Sequence[str] = ()) -> dict[str, A
 
 def run_dir(cell: Cell, out: Path) -> RunDir:
     """A fresh run directory, or the one that an interrupted grid has left, to go on with."""
-    path = out / f"{cell.dial}@{cell.level:g}" / cell.arm / f"seed_{cell.seed}"
+    where = out if cell.profile == "probe" else out / cell.profile
+    path = where / f"{cell.dial}@{cell.level:g}" / cell.arm / f"seed_{cell.seed}"
     if path.exists():
         found = RunDir.open(path)
         if workers.known_status(found).get("state") != "failed":
@@ -215,7 +223,10 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="repeat runs that failed")
     parser.add_argument("--jobs", type=int, help="processes side by side [one per core]")
     parser.add_argument("--out", default="runs/probes", help="folder of run directories")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="file of lines")
+    parser.add_argument("--profile", default="probe", choices=list(STEPS))
+    parser.add_argument(
+        "--results", type=Path, help="file of lines [results/runs.jsonl or laptop.jsonl]"
+    )
     parser.add_argument(
         "--examine", nargs="*", metavar="INSTRUMENT", choices=[i.name for i in INSTRUMENTS],
         help=f"let instruments look at each run [{' '.join(EXAMINED)}]",
@@ -223,6 +234,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="keep checkpoints")
     parser.add_argument("--plan", action="store_true", help="say what would run, and how long")
     args = parser.parse_args()
+    args.results = args.results or (RESULTS if args.profile == "probe" else LAPTOP)
     if args.examine == []:
         args.examine = EXAMINED
     rows = read_lines(args.results)
