@@ -36,9 +36,9 @@ Runs = dict[tuple[str, str, str], list[dict[str, Any]]]
 """Rows by (dial, level as text, arm)."""
 
 
-def load() -> Runs:
+def load(path: Path) -> Runs:
     """Rows by cell; of a run that was repeated, the newest."""
-    newest = {(r["dial"], f"{r['level']:g}", r["arm"], r["seed"]): r for r in read_lines(RESULTS)}
+    newest = {(r["dial"], f"{r['level']:g}", r["arm"], r["seed"]): r for r in read_lines(path)}
     runs: Runs = defaultdict(list)
     for (dial, level, arm, _), row in sorted(newest.items()):
         runs[dial, level, arm].append(row)
@@ -152,9 +152,29 @@ def errors_seen() -> list[str]:
     ]
 
 
+def on_laptop(runs: Runs) -> list[str]:
+    """The points that the laptop profile was asked to confirm, beside the probe profile's."""
+    large = load(FIGURES / "laptop.jsonl")
+    if not large:
+        return []
+    rows = [
+        f"| {dial}@{level} | {arm} | {text(found, 'return')} | {text(found, 'model/reward_r2')}"
+        f" | {text(cell(dial, level, arm, runs), 'return')}"
+        f" | {text(cell(dial, level, arm, runs), 'model/reward_r2')} |"
+        for (dial, level, arm), found in large.items()
+    ]
+    return [
+        "## Points on the laptop profile",
+        "`run.py --profile laptop --seeds 0 1 2`: networks of the papers' size, a thousand steps"
+        " after warm-up as above. Mean ± 95 % half-width (seeds).",
+        "\n".join(["| point | arm | return, laptop | reward R² | return, probe | reward R² |",
+                   "|---" * 6 + "|", *rows]),
+    ]  # fmt: skip
+
+
 def main() -> None:
     """All dials that have a run."""
-    runs = load()
+    runs = load(RESULTS)
     rows = [row for cell_rows in runs.values() for row in cell_rows]
     parts = [(HERE / "INTRODUCTION.md").read_text(encoding="utf-8").rstrip()]
     seconds = sum(row["seconds"] or 0 for row in rows)
@@ -176,7 +196,7 @@ def main() -> None:
             "Reward R² of a single member on held-out rows:",
             table(dial, "model/reward_r2", [a for a in arms if a != "sac"], runs),
         ]  # fmt: skip
-    parts += errors_seen()
+    parts += on_laptop(runs) + errors_seen()
     (HERE / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 

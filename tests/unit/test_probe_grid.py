@@ -35,7 +35,7 @@ def grid(monkeypatch, tmp_path):
 
 def asked(**given):
     base = {"seeds": [0], "dial": None, "levels": None, "algos": ["sac", "mbpo"], "doors": None,
-            "sac_at_levels": False}  # fmt: skip
+            "sac_at_levels": False, "profile": "probe"}  # fmt: skip
     return argparse.Namespace(**(base | given))
 
 
@@ -57,7 +57,10 @@ def test_every_dial_builds_a_task_and_a_configuration(grid):
         workers.check_task(cell.config())
     turned = run.Cell("reward-unit", -10, "mbpo", 3).config()
     assert (turned.task.name, turned.task.reward_unit) == ("probe/rest", 2.0**-10)
-    assert (turned.seed, turned.profile) == (3, "probe")
+    assert (turned.seed, turned.profile, turned.steps) == (3, "probe", 1_500)
+    large = run.Cell("reward-unit", -10, "mbpo", 3, "laptop").config()
+    assert (large.profile, large.task) == ("laptop", turned.task)
+    assert large.steps - large.warmup_steps == turned.steps - turned.warmup_steps == 1_000
 
 
 def test_a_door_changes_one_thing_and_an_unknown_one_is_named(grid):
@@ -82,6 +85,7 @@ def test_a_torn_line_is_left_out_and_the_page_says_what_failed(grid, tmp_path):
     text = "".join(json.dumps(row) + "\n" for row in rows)
     run.RESULTS.write_text(text + '{"dial": "slow", "lev')
     assert run.read_lines(run.RESULTS) == rows
+    (tmp_path / "laptop.jsonl").write_text(json.dumps(line("slow", 6, "ftfl", 0, -7.0)) + "\n")
     report.main()
     page = (tmp_path / "README.md").read_text()
     assert "22 runs, 1 of them failed" in page
@@ -89,5 +93,6 @@ def test_a_torn_line_is_left_out_and_the_page_says_what_failed(grid, tmp_path):
     assert "| -3 ± 2.5 (3) |" in ftfl
     assert "-5 ± 2.5 (3)" in ftfl
     assert "**1 failed**" in page
+    assert "| slow@6 | ftfl | -7 (1) | 0.5 (1) | -5 ± 2.5 (3) |" in page
     assert "</svg>" in (tmp_path / "slow.svg").read_text()
     assert not (tmp_path / "jump.svg").exists()
