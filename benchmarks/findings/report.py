@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ftfl.forensics.doors import TO_CELLS
+from ftfl.forensics.instruments.attribution import SEEN
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
@@ -50,17 +51,19 @@ def refits() -> list[str]:
         numbers = line["numbers"]
         arms = {**numbers["cells"], **{f"residual, raw + {k}": v for k, v in
                                        numbers["doors"].items() if k not in TO_CELLS}}  # fmt: skip
+        judged = numbers.get("held_out_reward_variance_share", 1.0) >= SEEN
+        looks = {"R² of draws": "reward_r2_drawn", "R² of a member": "reward_r2_member",
+                 "use of states": "state_use"}  # fmt: skip
+        if not judged:
+            looks = {"use of states": "state_use"}
         parts += [
             f"### dmc/{line['task']}, {line['at']:,} steps of SAC",
             f"{line['rows']:,} rows, std of the reward {line['reward_std']:.3g}; SAC's last"
             f" evaluation {line['parent_returns'][-1][1]:.3g}; {numbers['updates']} updates,"
-            f" {len(numbers['seeds'])} seeds.",
-            table(
-                ["model", "R² of draws", "R² of a member", "use of states"],
-                [[name, *(shown(arm[k]) for k in
-                          ("reward_r2_drawn", "reward_r2_member", "state_use"))]
-                 for name, arm in arms.items()],
-            ),
+            f" {len(numbers['seeds'])} seeds."
+            + ("" if judged else " Rewards of the stretches held apart do not vary: not judged."),
+            table(["model", *looks],
+                  [[name, *(shown(arm[k]) for k in looks.values())] for name, arm in arms.items()]),
         ]  # fmt: skip
     return parts
 

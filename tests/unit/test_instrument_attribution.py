@@ -115,6 +115,21 @@ def test_a_constant_reward_has_nothing_to_attribute():
     assert found.numbers()["doors"]["cap"]["reward_r2_drawn"] is None
 
 
+def test_rewards_that_only_rows_for_training_met_judge_nothing():
+    """Else R² is counted against the variance of next to nothing: −10¹⁶ on humanoid-stand."""
+    rows = linear(300, (1, 1), 1.0, noise=0.05)
+    reward = np.full(300, 1e-9, np.float32)
+    reward[:20] = rows.reward[:20]  # one stretch of fifty, and not one of those held apart
+    reward[299] = 2e-9
+    found = attribution(rows._replace(reward=reward), model("mbpo", **TRAINING), 2, (0,), only=[])
+    assert found.seen < 1e-9
+    assert found.gains("reward") == {}
+    assert found.numbers()["cells"]["direct, unit"]["reward_r2_member"] is None
+    first, *others = found.findings()
+    assert (first.name, first.severity) == ("reward-not-judged", "info")
+    assert not [f for f in others if "reward" in f.name]
+
+
 def test_doors_that_are_open_already_are_left_out():
     raw = doors(model("mbpo"), reward_variance=1e-8, knows_reward=False)
     assert raw["start"]["logvar_start"] == pytest.approx(-9.9)

@@ -33,7 +33,7 @@ def with_fit(found: Foresight, fit: Attribution) -> Foresight:
     """Add what the fit says to the findings, and let it overrule the recommendation.
 
     A recommended cell that has not learned the reward gives way to the one that learned it best, or
-    to sac if none has. Where the reward never varied, nothing changes.
+    to sac if none has. Where held-out rewards hardly vary, nothing changes.
     """
     learned = {arm.name: arm.reward for arm in fit.cells}
     if not all(np.isfinite(r2).all() for r2 in learned.values()):

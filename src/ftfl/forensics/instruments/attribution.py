@@ -26,6 +26,9 @@ _TEST_ROWS = 5_000
 LOST = 0.05
 """A gain below this is not called one: refits of one model differ by about as much between seeds
 on the unit dial (benchmarks/unit_dial/results/doors.csv: 0.57 to 0.68 at 2⁻¹⁰)."""
+SEEN = 0.01
+"""Held-out rewards with a smaller share of all rewards' variance judge nothing: R² is counted
+against that variance, and what the model expects of rare rewards is then error without end."""
 AS_GOOD = 0.9
 """A door with this share of the best door's gain is named beside it."""
 RULE = (
@@ -43,7 +46,7 @@ class Arm:
     name: str
     changes: Changes
     reward: np.ndarray
-    """(S,): R² of drawn rewards; NaN if the reward is constant."""
+    """(S,): R² of drawn rewards; NaN where held-out rewards hardly vary (``SEEN``)."""
     reward_member: np.ndarray
     """(S,): R² of a member's mean."""
     skill: np.ndarray
@@ -87,6 +90,8 @@ class Attribution:
     names: tuple[str, ...]
     updates: int
     seeds: tuple[int, ...]
+    seen: float = 1.0
+    """Variance of held-out rewards over that of all; 0 for a constant reward."""
 
     def gains(self, what: str) -> dict[str, Estimate]:
         """By door, what it gives back of ``reward`` or ``state``, best first; over paired seeds."""
@@ -102,6 +107,7 @@ class Attribution:
             "names": list(self.names),
             "updates": self.updates,
             "seeds": list(self.seeds),
+            "held_out_reward_variance_share": self.seen,
             "as_it_is": self.base.numbers(),
             "cells": {arm.name: arm.numbers() for arm in self.cells},
             "doors": {arm.name: arm.numbers() for arm in self.doors},
@@ -111,7 +117,21 @@ class Attribution:
 
     def findings(self) -> list[Finding]:
         """The door that restores most, for the reward and for the state."""
-        return [f for what in ("reward", "state") for f in self._finding(what)]
+        return [*self._unseen(), *(f for what in ("reward", "state") for f in self._finding(what))]
+
+    def _unseen(self) -> list[Finding]:
+        if self.seen >= SEEN:
+            return []
+        return [
+            Finding(
+                "reward-not-judged", "info",
+                f"rewards of the held-out stretches of time have {self.seen:.2g} of the variance of"
+                " all rewards, so no refit can be judged by the reward.",
+                {"held_out_variance_share": self.seen},
+                f"a share below {SEEN:g}: nothing to explain, or a few rewards in one stretch",
+                "examine a later checkpoint, with rewards in more of its episodes",
+            )
+        ]  # fmt: skip
 
     def _finding(self, what: str) -> list[Finding]:
         gains = self.gains(what)
@@ -200,7 +220,9 @@ def attribution(
     known, test = held_apart(rows)
     test = thinned(test, _TEST_ROWS)
     ring = ring_of(known)
-    there = doors(config, float(np.var(np.asarray(rows.reward, np.float64))), reward_fn is not None)
+    variance = float(np.var(np.asarray(rows.reward, np.float64)))
+    seen = float(np.var(np.asarray(test.reward, np.float64))) / variance if variance > 0 else 0.0
+    there = doors(config, variance, reward_fn is not None)
     for name in only or ():
         if name not in there:
             raise unknown("door", name, there)
@@ -228,6 +250,8 @@ def attribution(
             look = fidelity(predictions(state, test, changed, reward_fn), np.asarray(test.obs))
             scores.append([[e.value for e in look.drawn], [e.value for e in look.member]])
         table = np.array(scores)
+        if seen < SEEN:
+            table[:, :, -1] = np.nan
         found[changed] = (table[:, 0, -1], table[:, 1, -1], table[:, 0, :-1], table[:, 1, :-1])
 
     def arm(name: str) -> Arm:
@@ -241,6 +265,7 @@ def attribution(
         names or tuple(f"obs[{i}]" for i in range(size)),
         updates,
         tuple(seeds),
+        seen,
     )
 
 
