@@ -55,8 +55,16 @@ def below(name: str, bound: float) -> Rule:
     return lambda line: line[name] < bound if name in line else None
 
 
+def about(*subjects: str) -> Rule:
+    """A rule on warnings whose names begin so."""
+    return lambda line: any(name.startswith(subjects) for name in told(line))
+
+
 RULES: dict[str, Rule] = {
     "**any warning or failure**": lambda line: bool(told(line)),
+    "**one about the critic**": about("critic-", "gradient-"),
+    "**one about the reward**": about("reward-", "screen-"),
+    "**one about critic or reward**": about("critic-", "gradient-", "reward-", "screen-"),
     "trivial: always": lambda line: True,
     "trivial: reward R² that training logs < ½": below("model/reward_r2", 0.5),
     "trivial: skill that training logs < 0": below("model/skill_over_persistence", 0),
@@ -68,8 +76,8 @@ def count(lines: Iterable[Row], rule: Rule, fails: float) -> str:
     seen = [(rule(line), line["return"] < fails) for line in lines]
     seen = [(said, bad) for said, bad in seen if said is not None]
     bad = sum(b for _, b in seen)
-    if not seen:
-        return "–"
+    if not any(said for said, _ in seen):
+        return "never said"
     hits, alarms = sum(s and b for s, b in seen), sum(s and not b for s, b in seen)
     return f"{hits} of {bad} found, {alarms} of {len(seen) - bad} false"
 

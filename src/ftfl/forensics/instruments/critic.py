@@ -143,7 +143,8 @@ class CriticAccount:
                     f"Where the critic's values of two states differ by 1 the true ones differ by"
                     f" {smaller.calibration}.",
                     {"calibration": smaller.calibration, "correlation": smaller.correlation},
-                    "calibration slope above 2 or below 0.5 by the whole interval; uncalibrated",
+                    "calibration slope above 2 or below 0.5 by the whole interval; a convention, counted"
+                    " in docs/taxonomy.md",
                     self._advice(smaller),
                 )
             )  # fmt: skip
@@ -158,7 +159,8 @@ class CriticAccount:
                         f" is hardly the one that pays ({steps}-step cosine {slope.cosine}).",
                         {"cosine": slope.cosine, "reliability": slope.reliability},
                         "cosine below 0.25 by the whole interval, where the true direction is"
-                        " reliable by more than 0.25; a random direction has 0; uncalibrated",
+                        " reliable by more than 0.25; a random direction has 0; a convention,"
+                        " counted in docs/taxonomy.md",
                         self._advice(smaller),
                     )
                 )  # fmt: skip

@@ -99,7 +99,8 @@ class RewardFidelity:
                     "reward-unexplained", "warning",
                     f"The model explains little of the reward: R² is {mean.r2} on {where}.",
                     {"r2": mean.r2, "slope": mean.slope},
-                    "R² below 0.5: most of the variance is not explained; uncalibrated",
+                    "R² below 0.5: most of the variance is not explained; a convention, counted in"
+                    " docs/taxonomy.md",
                     self._advice(),
                 )
             )  # fmt: skip
@@ -158,7 +159,7 @@ class RewardFidelity:
                     "regret above half of chance (failure) or rank correlation below 0.5 (warning),"
                     f" in {MINIMUM_STATES} states or more, where actions make over 1 % of the"
                     " reward's variance: the policy follows the ranking of actions within a state;"
-                    " uncalibrated",
+                    " a convention, seen in no run of docs/taxonomy.md",
                     self._advice(),
                 )
             )  # fmt: skip

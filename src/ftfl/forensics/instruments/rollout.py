@@ -107,7 +107,8 @@ class RolloutError:
                     + (f", while its mean has {mean}: the noise it adds is the harm." if noisy
                        else f", its mean's {mean}."),
                     {"median_skill": one, "median_skill_of_mean": mean},
-                    "skill below 0 by the whole interval in the median channel",
+                    "skill below 0 by the whole interval in the median channel; on probes half of the"
+                    " runs that learned well had it, too (docs/taxonomy.md)",
                     "--target residual or innovation, and more updates" if not noisy else
                     "--dynamics.logvar-floor change lets slow channels have less noise",
                 )
@@ -134,7 +135,8 @@ class RolloutError:
                         f"After {step + 1} step{'s' * (step > 0)} {out} of imagined states lie"
                         f" outside all real data, where truly {real} do.",
                         {"imagined": out, "true": real},
-                        f"intervals more than {_ASTRAY:g} apart; uncalibrated",
+                        f"intervals more than {_ASTRAY:g} apart; a convention, counted in"
+                        " docs/taxonomy.md",
                         "--rollouts.length 0 1 1 1 keeps branches at one step",
                     )
                 )  # fmt: skip

@@ -44,8 +44,8 @@ STEP_RULE = (
 STARVED = 0.1
 STARVED_RULE = (
     "the reward has less than a tenth of an equal share (1/√D) of what the data say to the trunk;"
-    " uncalibrated: that so small a share starves the reward is a hypothesis, and on the unit dial"
-    " a trunk of its own did not help"
+    " a convention, counted in docs/taxonomy.md: that so small a share starves the reward is a"
+    " hypothesis, and on the unit dial a trunk of its own did not help"
 )
 NOISE = 0.3
 NOISE_RULE = (

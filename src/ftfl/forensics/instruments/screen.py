@@ -94,7 +94,7 @@ class ScreenSight:
                     f" measure and the error have a rank correlation of {self.sees_reward}.",
                     {"order_with_reward_error": self.sees_reward, "r2_all": every},
                     f"R² below {UNEXPLAINED} and rank correlation below {UNSEEN}, each by its whole"
-                    " interval; uncalibrated",
+                    " interval; a convention, counted in docs/taxonomy.md",
                     advice,
                 )
             )  # fmt: skip
