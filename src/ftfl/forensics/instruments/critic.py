@@ -143,8 +143,8 @@ class CriticAccount:
                     f"Where the critic's values of two states differ by 1 the true ones differ by"
                     f" {smaller.calibration}.",
                     {"calibration": smaller.calibration, "correlation": smaller.correlation},
-                    "calibration slope above 2 or below 0.5 by the whole interval; a convention, counted"
-                    " in docs/taxonomy.md",
+                    "calibration slope above 2 or below 0.5 by the whole interval; a convention,"
+                    " counted in docs/taxonomy.md",
                     self._advice(smaller),
                 )
             )  # fmt: skip

@@ -107,8 +107,8 @@ class RolloutError:
                     + (f", while its mean has {mean}: the noise it adds is the harm." if noisy
                        else f", its mean's {mean}."),
                     {"median_skill": one, "median_skill_of_mean": mean},
-                    "skill below 0 by the whole interval in the median channel; on probes half of the"
-                    " runs that learned well had it, too (docs/taxonomy.md)",
+                    "skill below 0 by the whole interval in the median channel; on probes half of"
+                    " the runs that learned well had it, too (docs/taxonomy.md)",
                     "--target residual or innovation, and more updates" if not noisy else
                     "--dynamics.logvar-floor change lets slow channels have less noise",
                 )

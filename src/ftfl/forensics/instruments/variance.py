@@ -26,11 +26,13 @@ LEVELS = (0.5, 0.9, 0.95)
 OVERCONFIDENT = 2.0
 OVERCONFIDENT_RULE = (
     "errors more than twice the predicted std (rms of z > 2): a 95 % interval then covers 67 % of"
-    " Gaussian errors; the number 2 is a convention; on probes a third of the runs that learned well"
-    " had it, too (docs/taxonomy.md)"
+    " Gaussian errors; the number 2 is a convention; on probes a third of the runs that learned"
+    " well had it, too (docs/taxonomy.md)"
 )
-USELESS_RULE = "below 0, a draw from the model is further from the truth than not moving at all; on probes"
+USELESS_RULE = (
+    "below 0, a draw from the model is further from the truth than not moving at all; on probes"
     " half of the runs that learned well had it, too (docs/taxonomy.md)"
+)
 
 
 @dataclass(frozen=True)
