@@ -121,12 +121,10 @@ def cells(args: argparse.Namespace) -> Iterator[Cell]:
                 raise FtflError(f"no dial {dial!r}: choose from {', '.join(LEVELS)}.")
             for level in LEVELS[dial] if args.levels is None else args.levels:
                 for algo in args.algos:
-                    if args.doors:
-                        if algo != "sac":
-                            for door in args.doors:
-                                yield Cell(dial, level, f"{algo}+{door}", seed, args.profile)
-                    elif algo != "sac" or dial == "rest" or args.sac_at_levels:
-                        yield Cell(dial, level, algo, seed, args.profile)
+                    if algo == "sac" and (args.doors or not (dial == "rest" or args.sac_at_levels)):
+                        continue
+                    for arm in [f"{algo}+{door}" for door in args.doors or ()] or [algo]:
+                        yield Cell(dial, level, arm, seed, args.profile)
 
 
 def row(cell: Cell, run: RunDir, instruments: Sequence[str] = ()) -> dict[str, Any]:
@@ -187,7 +185,7 @@ def train(todo: list[Cell], args: argparse.Namespace) -> None:
             for cell, made in [(c, m) for c, m in begun.items() if m.path not in going]:
                 del begun[cell]
                 count += 1
-                line = row(cell, made, args.examine or ())
+                line = row(cell, made, args.examine)
                 if line["state"] not in ("done", "failed"):
                     continue  # stopped from outside: the next command goes on with it
                 add_line(args.results, line)
@@ -228,7 +226,8 @@ def main() -> None:
         "--results", type=Path, help="file of lines [results/runs.jsonl or laptop.jsonl]"
     )
     parser.add_argument(
-        "--examine", nargs="*", metavar="INSTRUMENT", choices=[i.name for i in INSTRUMENTS],
+        "--examine", nargs="*", default=(), metavar="INSTRUMENT",
+        choices=[i.name for i in INSTRUMENTS],
         help=f"let instruments look at each run [{' '.join(EXAMINED)}]",
     )  # fmt: skip
     parser.add_argument("--keep", action="store_true", help="keep checkpoints")

@@ -59,12 +59,10 @@ def fits(args: argparse.Namespace) -> None:
         "run": f"{config.task.name} {config.algo} {config.seed}",
         "profile": config.profile, "every": args.every or config.dynamics.train_every,
     }  # fmt: skip
-    grid = itertools.product(args.updates, args.batch, args.rate or [None], args.seeds)
-    for updates, batch, rate, seed in grid:
-        models = [
-            _model(config, part, batch, rate or config.dynamics.learning_rate)
-            for part in updates.split(":")
-        ]
+    for updates, batch, rate, seed in itertools.product(
+        args.updates, args.batch, args.rate, args.seeds
+    ):
+        models = [_model(config, part, batch, rate) for part in updates.split(":")]
         line = given | {"updates": updates, "batch": models[0].batch_size, "seed": seed,
                         "rate": models[0].learning_rate}  # fmt: skip
         for told in schedule(rows, models, config.warmup_steps, given["every"], seed):
@@ -99,41 +97,38 @@ def schedule(
         ring = insert(ring, fresh)
 
 
-def _model(config: Config, updates: str, batch: int | None, rate: float) -> DynamicsConfig:
+def _model(config: Config, updates: str, batch: int | None, rate: float | None) -> DynamicsConfig:
     assert config.dynamics is not None
     if updates == "stop":
         model = presets.build(config.task.name, config.algo, "laptop").dynamics
         assert model is not None
         return model
     return dataclasses.replace(
-        config.dynamics, max_updates=int(updates), check_every=int(updates), learning_rate=rate,
+        config.dynamics, max_updates=int(updates), check_every=int(updates),
+        learning_rate=rate or config.dynamics.learning_rate,
         batch_size=batch or config.dynamics.batch_size, early_stopping=False, best_weights=False,
     )  # fmt: skip
 
 
 def show(args: argparse.Namespace) -> None:
     """Medians over the refits of each third of a run, a row for each way of fitting."""
-    groups = defaultdict(list)
+    runs: dict[str, dict[tuple, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for line in read_lines(args.results):
-        way = line["updates"], line["batch"], line.get("rate", 3e-4)
-        groups[line["run"], line.get("profile", "laptop"), *way].append(line)
-    runs = dict.fromkeys((run, profile) for run, profile, *_ in groups)
-    for run, profile in runs:
-        print(f"\n{run}, profile {profile}\n")
-        rows = []
-        for (of, under, updates, batch, rate), lines in groups.items():
-            if (of, under) == (run, profile):
-                cells = [
-                    ", ".join(f"{np.median(part):.3g}" for part in np.array_split(values, 3))
-                    for values in (
-                        [x["reward_r2"] for x in lines], [x["median_skill"] for x in lines]
-                    )
-                ]  # fmt: skip
-                seeds = len({x["seed"] for x in lines})
-                rows.append([updates, str(batch), f"{rate:g}", str(seeds), *cells])
+        run = f"{line['run']}, profile {line.get('profile', 'laptop')}"
+        runs[run][line["updates"], line["batch"], line.get("rate", 3e-4)].append(line)
+    for run, ways in runs.items():
+        rows = [
+            [updates, str(batch), f"{rate:g}", str(len({line["seed"] for line in lines})),
+             *(_thirds([line[k] for line in lines]) for k in ("reward_r2", "median_skill"))]
+            for (updates, batch, rate), lines in ways.items()
+        ]  # fmt: skip
         head = ["updates a refit", "batch", "learning rate", "seeds", "reward R²",
                 "skill over persistence"]  # fmt: skip
-        print(table(head, rows))
+        print(f"\n{run}\n\n{table(head, rows)}")
+
+
+def _thirds(values: list[float]) -> str:
+    return ", ".join(f"{np.median(part):.3g}" for part in np.array_split(values, 3))
 
 
 def _slice(rows: Transition, start: int, end: int) -> Transition:
@@ -149,7 +144,7 @@ def main() -> None:
     verb.add_argument("run", type=Path)
     verb.add_argument("--updates", nargs="+", default=["25", "50", "100", "200", "500", "stop"])
     verb.add_argument("--batch", type=int, nargs="+", default=[None])
-    verb.add_argument("--rate", type=float, nargs="+", help="learning rates")
+    verb.add_argument("--rate", type=float, nargs="+", default=[None], help="learning rates")
     verb.add_argument("--seeds", type=int, nargs="+", default=[0])
     verb.add_argument("--every", type=int, help="environment steps between refits")
     verbs.add_parser("table").set_defaults(do=show)
