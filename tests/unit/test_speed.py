@@ -72,12 +72,16 @@ def test_every_component_is_timed_and_shares_make_a_whole():
 
 def test_the_command_says_it_as_json(capsys, monkeypatch):
     monkeypatch.chdir(Path(envs_for_tests.__file__).parent)
-    asked = f"{TASK} --algo sac --profile probe --seconds 0.05 --json"
+    asked = f"{TASK} --algo sac --profile probe --precision bf16 --seconds 0.05 --json"
     assert verb.run(asked.split()) == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found["components"]) == {"act", "env_step", "insert", "sac_update", "checkpoint"}
-    assert set(found["matmul_peak_gflops"]) == {"float32"}
-    assert found["components"]["sac_update"]["share_of_matmul_peak"] > 0
+    assert sum(part["share"] for part in found["components"].values()) == pytest.approx(1)
+    assert set(found["matmul_peak_gflops"]) == {"float32", "bf16"}
+    update = found["components"]["sac_update"]
+    assert update["share_of_matmul_peak"] == pytest.approx(
+        update["gflops"] / found["matmul_peak_gflops"]["bf16"]
+    )
 
 
 def test_quadruped_at_a_million_rows_stays_under_its_memory_limit():
