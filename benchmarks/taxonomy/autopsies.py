@@ -1,6 +1,8 @@
 """How often an autopsy is right: its findings on probe runs whose outcome is known.
 
-The command that trained and examined those of results/examined.jsonl:
+The command that trained and examined those of results/examined.jsonl, with channel-unit at −6
+and 3, slow at 4 and 8, jump at 4 and 64, autocorrelation at 0.5 and 0.99, rare at −10, noise-scale
+at 6:
 
     python benchmarks/probes/run.py --seeds 0 1 2 --algos mbpo ftfl --dial D --levels … \\
         --examine reward_fidelity rollout_error model_variance critic_account critic_health \\
@@ -22,9 +24,10 @@ BENCHMARKS = Path(__file__).parents[1]
 sys.path.append(str(BENCHMARKS))
 from lines import read_lines, table  # noqa: E402
 
+from ftfl.forensics.instruments.critic import ORDERED  # noqa: E402
+
 Row = dict[str, Any]
 Rule = Callable[[Row], "bool | None"]
-ORDERED = 0.9
 ALWAYS_INFO = {"reward-shrunk", "reward-shifted", "channels-without-skill", "reward-constant"}
 """On tasks that never terminate."""
 

@@ -32,7 +32,7 @@ from ftfl.forensics.learned import Agent, WorldModel
 from ftfl.forensics.slopes import Slope, action_slopes, over
 
 FLAT, ASTRAY, DETERMINED = 2.0, 0.25, 0.25
-_ORDERED = 0.9
+ORDERED = 0.9
 """Correlation of the critic with the truth over states from which a critic that is too low does no
 harm that we have seen (docs/taxonomy.md, "How often an autopsy is right")."""
 _SOURCES = {
@@ -133,7 +133,7 @@ class CriticAccount:
         elif bias.above(spread):
             found.append(self._too("high", "warning"))
         elif bias.below(-spread):
-            harmless = _worst(smaller) == "penalty" or not smaller.correlation.below(_ORDERED)
+            harmless = _worst(smaller) == "penalty" or not smaller.correlation.below(ORDERED)
             found.append(self._too("low", "info" if harmless else "warning"))
         if smaller.calibration.above(FLAT) or smaller.calibration.below(1 / FLAT):
             flat = smaller.calibration.value > 1
@@ -176,7 +176,7 @@ class CriticAccount:
             {"bias": smaller.bias, "true_std": smaller.spread,
              "correlation": smaller.correlation, **smaller.parts},
             "the whole interval beyond one standard deviation of true values over states; too low"
-            f" is a warning where the correlation over states is below {_ORDERED:g} by its whole"
+            f" is a warning where the correlation over states is below {ORDERED:g} by its whole"
             " interval as well, for a constant error changes no preference, and no penalty did it"
             " (hits and false alarms: docs/taxonomy.md)",
             self._advice(smaller),
