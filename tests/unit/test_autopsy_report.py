@@ -1,5 +1,6 @@
 """The report of an autopsy: figures are functions of results, and a browser can show it all."""
 
+import dataclasses
 import math
 import re
 import shutil
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from ftfl.cli.demo_report import LOOKED_AT, autopsy_sections
+from ftfl.cli.findings import show
 from ftfl.forensics import registry
 from ftfl.forensics.audit import Plan
 from ftfl.forensics.autopsy import Autopsy, examine
@@ -103,6 +105,19 @@ def test_every_instrument_is_drawn_with_units_n_intervals_and_what_to_see(examin
     account = next(s for s in found if s.title == "Critic account")
     assert [e.label.partition(",")[0] for e in account.figures[0].legend] == ["sac", "ftfl"]
     assert account.tables[0].columns == ("quantity", "sac", "ftfl")
+
+
+def test_a_small_number_is_printed_whole_beside_its_interval(examined, monkeypatch, capsys):
+    """-1.67e-05 ± 6.6e-05 once lost its last character, and so read as ± 6.6."""
+    monkeypatch.setenv("COLUMNS", "80")
+    whole = examined[1]
+    sight = dataclasses.replace(
+        whole.results["screen_sight"], state_error_stored=around(-1.67e-5, 6.6e-5)
+    )
+    show([dataclasses.replace(whole, results={"screen_sight": sight})] * 2, {})
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "-1.67e-05" in line]
+    assert line.count("-1.67e-05 ± 6.6e-05") == 2
+    assert len(line) <= 80
 
 
 def test_the_demos_report_has_findings_and_the_instruments_that_see_the_dial(examined, tmp_path):

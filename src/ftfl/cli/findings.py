@@ -13,7 +13,9 @@ from ftfl.forensics.listing import labels, listed, worse_half
 from ftfl.forensics.registry import INSTRUMENTS
 
 _CELL = 20
-_NAME = 38
+"""Columns of a number: -1.67e-05 ± 6.6e-05 and a space. A longer one shifts its line; cut short it
+would be another number."""
+_NAME = 40
 
 
 def show(autopsies: Sequence[Autopsy], failed: Mapping[str, str]) -> None:
@@ -108,7 +110,7 @@ def _numbers(autopsies: Sequence[Autopsy], names: Sequence[str]) -> Iterator[str
         head = "".join(f"{name[: _CELL - 2]:>{_CELL}}" for name in names)
         yield f"{instrument.title.upper():<{_NAME}}{head}"
         for row in rows:
-            cells = "".join(f"{column.get(row, '–')[: _CELL - 2]:>{_CELL}}" for column in columns)
+            cells = "".join(f"{column.get(row, '–'):>{_CELL}}" for column in columns)
             yield f"  {row[: _NAME - 3]:<{_NAME - 2}}{cells}"
         yield ""
 
