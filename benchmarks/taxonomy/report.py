@@ -195,16 +195,18 @@ def forked() -> dict[str, str]:
     lines = read_lines(BENCHMARKS / "findings" / "results" / "forks.jsonl")
     lineage = read_lines(BENCHMARKS / "lineage" / "results" / "forks.jsonl")
     lines += [row for row in lineage if row["arm"] in CONTROLS]
-    seen: dict[tuple[str, int], dict[str, dict[int, float]]] = {}
+    seen: dict[tuple[str, int, int], dict[str, dict[int, float]]] = {}
     for row in lines:
-        arms = seen.setdefault((row["task"], row["at"]), defaultdict(dict))
+        arms = seen.setdefault((row["task"], row["at"], row["steps"]), defaultdict(dict))
         arms[row["arm"]][row["seed"]] = row["returns"][-1][1]
     told: dict[str, list[str]] = defaultdict(list)
-    for (task, at), arms in sorted(seen.items()):
+    for (task, at, steps), arms in sorted(seen.items()):
         if len(arms) == 1:
             continue  # nothing to compare with
         words = (f"{a} {np.median(list(v.values())):.0f} ({len(v)})" for a, v in arms.items())
-        told[f"dmc/{task}"].append(f"fork at {at // 1000}k (seeds): {', '.join(words)}")
+        told[f"dmc/{task}"].append(
+            f"fork at {at // 1000}k, {steps:,} steps on (seeds): {', '.join(words)}"
+        )
     return {task: "; ".join(words) for task, words in told.items()}
 
 
