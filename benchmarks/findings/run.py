@@ -15,6 +15,7 @@ sac included, so that they differ in what the agent learns from.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,7 @@ ARMS = ("sac", "mbpo", "mbpo-unit", "mbpo-direct", "ftfl")
 DOORS = {"scale": "dynamics.scale=unit", "target": "dynamics.target=direct",
          "innovation": "dynamics.target=innovation",
          "long-fit": "dynamics.max_updates=5000",
+         "nll-beta": "dynamics.nll_beta=0.5",
          "half-real": "rollouts.real_ratio=0.5"}  # fmt: skip
 """Changes of an arm PRESET+DOOR."""
 INSTRUMENTS = ("reward_fidelity", "rollout_error", "screen_sight", "critic_account",
@@ -99,21 +101,23 @@ def there(args: argparse.Namespace) -> list[tuple[str, int, Path]]:
 def refits(args: argparse.Namespace) -> None:
     """Train cells and doors anew on each replay, for equal numbers of updates."""
     results = args.results or HERE / "results" / "refits.jsonl"
-    done = {(line["task"], line["at"]) for line in read_lines(results)}
+    done = {(line["task"], line["at"], line.get("nll_beta", 0.0)) for line in read_lines(results)}
     for task, moment, path in there(args):
-        if (task, moment) in done:
+        if (task, moment, args.nll_beta) in done:
             continue
         subject = Subject.load(path)
         config = presets.build(f"dmc/{task}", "mbpo", "laptop").dynamics
         assert config is not None
+        config = dataclasses.replace(config, nll_beta=args.nll_beta)
+        only = () if args.nll_beta else REFIT_DOORS
         print(f"{task}@{moment}", flush=True)
         begin = time.monotonic()
         found = attribution(
             subject.rows, config, REFIT_UPDATES, args.seeds, subject.spec.obs_names,
-            only=REFIT_DOORS, progress=lambda *at: print(*at, flush=True),
+            only=only, progress=lambda *at: print(*at, flush=True),
         )  # fmt: skip
         line = {
-            "task": task, "at": moment, "rows": len(subject.rewards),
+            "task": task, "at": moment, "nll_beta": args.nll_beta, "rows": len(subject.rewards),
             "reward_std": float(np.std(subject.rewards)),
             "parent_returns": returns(path), "seconds": round(time.monotonic() - begin),
             "numbers": found.numbers(),
@@ -197,6 +201,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), help="presets, or PRESET+DOOR")
     parser.add_argument("--steps", type=int, default=10_000, help="of each fork")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1], help="of forks and refits")
+    parser.add_argument("--nll-beta", type=float, default=0.0, help="of refits: cells alone")
     parser.add_argument("--results", type=Path, help="file of lines")
     parser.add_argument("--out", type=Path, default=Path("runs/findings"), help="folder of runs")
     parser.add_argument("--keep", action="store_true", help="keep the forks' checkpoints")

@@ -73,6 +73,22 @@ def test_the_gradient_of_the_training_loss_is_that_of_the_likelihood(learned, sc
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4 * float(jnp.abs(b).max()) + 1e-7)
 
 
+@pytest.mark.parametrize("beta", [0.5, 1.0])
+def test_the_weight_of_the_variance_takes_its_discount_back(beta):
+    """β-NLL (arXiv 2203.09168, eq. 7): by the mean, the gradient is (μ − z) σ^(2β − 2)."""
+    config = config_of(members=2, elites=1, hidden=(8,), weight_decay=(0.0, 0.0), nll_beta=beta)
+    net = ens.init(KEYS[0], 3, 2, config, False)
+    x, z, shift = rows(1, 2, 5, 5), 3.0 * rows(2, 2, 5, 4), jnp.zeros(4)
+    said = ens.forward(net, x, shift)
+
+    def by_bias(net):
+        """Of the means' bias, (E, D): a sum over rows of the gradient by each mean."""
+        return jax.grad(ens.loss)(net, x, z, shift, config).trunks[0].layers[-1].bias[:, :4]
+
+    each = 2.0 * (said.mean - z) * jnp.exp((beta - 1.0) * said.logvar) / (5 * 4)
+    np.testing.assert_allclose(by_bias(net), each.sum(axis=1), rtol=1e-4)
+
+
 def test_members_one_by_one_are_members_together(monkeypatch):
     config = config_of(members=3, elites=2, max_updates=40, check_every=20, best_weights=True)
     state = dyn.init(KEYS[0], 3, 2, config)

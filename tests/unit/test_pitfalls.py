@@ -247,6 +247,29 @@ def test_the_floor_of_a_slow_channel_is_counted_and_can_be_lowered():
     np.testing.assert_allclose(stds["change"][-1], stds["target"][-1], rtol=1e-6)  # reward's own
 
 
+def rare_rewards(count, seed):
+    """A reward of 1 in a corner that one row in eighty lies in."""
+    rng = np.random.default_rng(seed)
+    obs = rng.uniform(-1, 1, (count, OBS)).astype(np.float32)
+    action = rng.uniform(-1, 1, (count, ACT)).astype(np.float32)
+    corner = (obs[:, 0] > 0.6) & (obs[:, 1] > 0.6) & (action[:, 0] > 0.4)
+    return Transition(obs, action, corner.astype(np.float32), obs, np.zeros(count, bool))
+
+
+def test_the_likelihood_gives_up_on_rare_rewards_and_beta_does_not():
+    """A Gaussian calls what is rare noise and then no longer learns it (arXiv 2203.09168)."""
+    rows, fresh = rare_rewards(8_000, 0), rare_rewards(4_000, 1)
+    explained = {}
+    for beta in (0.0, 0.5):
+        config = config_of(scale="unit", nll_beta=beta, members=2, elites=2, hidden=(64, 64),
+                           batch_size=64, max_updates=1_500, check_every=1_500)  # fmt: skip
+        fitted, _ = fit(config, rows)
+        said = dyn.predict(fitted, jnp.asarray(fresh.obs), jnp.asarray(fresh.action), config)
+        error = np.square(np.asarray(said.mean)[..., -1] - fresh.reward).mean()
+        explained[beta] = 1.0 - error / fresh.reward.var()
+    assert explained[0.5] > 0.2 and explained[0.5] > 2 * explained[0.0], explained
+
+
 def moved(statistics):
     """All statistics moved, inputs and targets together, as a refit moves them."""
     factor, offset = jnp.array([0.5, 3.0, 1.0, 1.7]), jnp.array([1.0, -2.0, 0.0, 0.3])

@@ -136,6 +136,11 @@ class DynamicsConfig:
     logvar_floor: Literal["target", "change"] = "target"
     """What the lower bound is measured against: the target's scale, or where smaller the scale of
     the channel's one-step change, so that a slow channel is not drowned in sampled noise."""
+    nll_beta: float = 0.0
+    """Weight of each row and output in the loss: predicted variance to this power, without
+    gradient. 0 is the likelihood, which gives up on rare targets by calling them noise; 0.5 lets
+    them be learned (β-NLL, Seitzer et al. 2022, arXiv 2203.09168); 1 fits means as squared error
+    does."""
     members: int = 7
     elites: int = 5
     hidden: tuple[int, ...] = (200, 200, 200, 200)
@@ -182,6 +187,8 @@ class DynamicsConfig:
                   "max_updates", "patience", "holdout_rows")  # fmt: skip
         not_negative(self, p, "check_every", "min_improvement", "scale_floor", "scale_epsilon",
                       "logvar_penalty")  # fmt: skip
+        check(0.0 <= self.nll_beta <= 1.0, p + "nll_beta", self.nll_beta,
+               "must lie between 0 (likelihood) and 1 (squared error)")  # fmt: skip
         check(self.elites <= self.members, p + "elites", self.elites,
                f"must be at most members = {self.members}")  # fmt: skip
         check(len(self.hidden) > 0 and min(self.hidden) > 0, p + "hidden", self.hidden,

@@ -1,8 +1,8 @@
 """The ensemble of probabilistic networks: forward pass, bounded log-variance, loss.
 
 Loss (docs/algorithms/mbpo.md): Σ over members of mean over rows and dimensions of
-(z − μ)² e^{−ℓ} + ℓ, plus ½ λ ‖W‖² per layer; with learned bounds (MBPO 2019) also
-0.01 (Σ ℓ_max − Σ ℓ_min).
+(z − μ)² e^{−ℓ} + ℓ, weighted by e^{βℓ} under `nll_beta`, plus ½ λ ‖W‖² per layer; with learned
+bounds (MBPO 2019) also 0.01 (Σ ℓ_max − Σ ℓ_min).
 """
 
 from __future__ import annotations
@@ -219,7 +219,10 @@ def loss(
         ensemble = eqx.tree_at(lambda e: (e.logvar_min, e.logvar_max), ensemble, frozen)
     mean, raw = _outputs(ensemble, x, config.precision)
     low, high = (jnp.broadcast_to(x, raw.shape) for x in _bounds(ensemble, shift))
-    per_output = jnp.mean(_training_nll(mean, raw, low, high, z), axis=1)  # (E, D)
+    per_row = _training_nll(mean, raw, low, high, z)  # (E, B, D)
+    if config.nll_beta > 0:
+        per_row = per_row * variance_weight(raw, low, high, config.nll_beta)
+    per_output = jnp.mean(per_row, axis=1)  # (E, D)
     if config.reward_model == "separate":
         # Two networks, two losses: neither's size depends on the other's number of outputs.
         data = jnp.mean(per_output[:, :-1], axis=-1) + per_output[:, -1]
@@ -235,6 +238,16 @@ def loss(
         spread = jnp.sum(ensemble.logvar_max) - jnp.sum(ensemble.logvar_min)
         total = total + config.logvar_penalty * spread
     return total
+
+
+def variance_weight(raw: Array, low: Array, high: Array, beta: float) -> Array:
+    """e^{βℓ} without gradient: the β-NLL of Seitzer et al. 2022 (arXiv 2203.09168), eq. 7.
+
+    Under the likelihood a mean is pulled by (z − μ) e^{−ℓ}, so what is predicted badly counts less
+    the surer the network is that it cannot be predicted: rows too rare to be fitted at once end as
+    variance. The factor takes β of that discount back.
+    """
+    return jnp.exp(beta * jax.lax.stop_gradient(bound(raw, low, high)))
 
 
 def termination_logit(net: MLP, next_obs: Float[Array, "B O"]) -> Float[Array, "B"]:

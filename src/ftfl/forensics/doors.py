@@ -54,6 +54,8 @@ def doors(config: DynamicsConfig, reward_variance: float, knows_reward: bool) ->
         "cap": {"logvar_max": 10.0},
         "start": {"logvar_start": start},
         "slow-channel-floor": {"logvar_floor": "change"},
+        # the likelihood's discount of what is predicted badly
+        "nll-beta": {"nll_beta": 0.5},
         # noise that rollouts add to the reward
         "mean-reward": {"reward_draw": "mean"},
         # which members rollouts draw from
