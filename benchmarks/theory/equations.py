@@ -194,6 +194,37 @@ def bounded_std() -> Compared:
     return Compared(true, np.clip(true, low, high), np.exp(0.5 * np.array(best)))
 
 
+SPREAD = 0.05
+"""std of the targets within one region of inputs, in stds of the whole channel."""
+
+
+def pull(beta: float) -> Compared:
+    """T14: how hard a region's rows pull at a mean that is wrong by b stds there.
+
+    The log-variance is where the likelihood has it for these rows, as it soon is: it learns faster
+    than the mean moves.
+    """
+    wrong = 10.0 ** np.linspace(-2, 1.5, 15)
+    z = np.random.default_rng(0).standard_normal(4_000)
+    z = (z - z.mean()) / z.std() * SPREAD
+    raw = jnp.linspace(-40.0, 40.0, 40_001)
+    low, high = jnp.float32(-10.0), jnp.float32(0.5)
+    logvar = np.asarray(ens.bound(raw, low, high), np.float64)
+    measured = []
+    for b in wrong:
+        best = raw[np.argmin(np.mean((z + b) ** 2) * np.exp(-logvar) + logvar)]
+
+        def loss(mean: jax.Array, b: float = b, best: jax.Array = best) -> jax.Array:
+            rows = jnp.asarray(z + b, jnp.float32)[None, :, None]  # one member, one output
+            known = jnp.broadcast_to(best, rows.shape)
+            said = ens.Gaussian(jnp.broadcast_to(mean, rows.shape), ens.bound(known, low, high))
+            return jnp.mean(ens.nll(said, rows) * ens.variance_weight(known, low, high, beta))
+
+        measured.append(-0.5 * float(jax.grad(loss)(jnp.float32(0.0))))
+    variance = np.minimum(wrong**2 + SPREAD**2, math.exp(0.5))
+    return Compared(wrong, wrong * variance ** (beta - 1.0), np.array(measured), wrong)
+
+
 # From the reward head to the critic -------------------------------------------------------------
 
 
@@ -395,6 +426,8 @@ EQUATIONS: dict[str, Callable[[], Compared]] = {
     "adam-step": adam_step,
     "adam-drift": adam_drift,
     "bounded-std": bounded_std,
+    "pull-of-the-likelihood": lambda: pull(0.0),
+    "pull-of-half": lambda: pull(0.5),
     "affine-critic": affine_critic,
     "terminating-critic": terminating_critic,
     "account": account,

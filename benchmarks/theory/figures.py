@@ -27,6 +27,8 @@ AXES: dict[str, tuple[str, str, str]] = {
     "adam-step": ("unit of the reward", "one step / std of reward", "log log"),
     "adam-drift": ("noise / mean of the gradient", "mean step (learning rates)", "linear"),
     "bounded-std": ("true std", "std at the optimum", "log log"),
+    "pull-of-the-likelihood": ("mean is wrong by (stds)", "pull of a row", "log log"),
+    "pull-of-half": ("mean is wrong by (stds)", "pull of a row", "log log"),
     "affine-critic": ("predicted Q", "Q of the solved MDP", "scatter"),
     "terminating-critic": ("predicted Q", "Q of the solved MDP", "scatter"),
     "account": ("sum of the three terms", "critic error", "scatter"),

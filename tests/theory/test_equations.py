@@ -14,7 +14,8 @@ from ftfl.dynamics.ensemble import Gaussian, nll
 ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = {
     "loss-share": 1e-4, "gradient-share": 1e-3, "adam-step": 1e-3, "adam-drift": 0.05,
-    "bounded-std": 5e-3, "affine-critic": 1e-9, "terminating-critic": 1e-9, "account": 1e-9,
+    "bounded-std": 5e-3, "pull-of-the-likelihood": 0.01, "pull-of-half": 0.01,
+    "affine-critic": 1e-9, "terminating-critic": 1e-9, "account": 1e-9,
     "exploited-noise": 0.03, "change-variance": 0.05, "decay-direct": 0.01, "decay-residual": 0.01,
     "innovation-variance": 0.05, "decay-innovation": 0.01,
 }  # fmt: skip
@@ -66,6 +67,16 @@ def test_an_adam_step_has_no_unit(compared):
     found = compared("adam-step")
     np.testing.assert_allclose(found.measured[-1] * found.x[-1], found.measured[0], rtol=0.5)
     assert found.measured[-1] > 1 > 100 * found.measured[0] / 10
+
+
+def test_a_half_is_the_least_weight_under_which_larger_errors_pull_no_less(compared):
+    found = compared("pull-of-the-likelihood")
+    before_cap = found.x < 1.0
+    turn = found.x > 2 * EQUATIONS.SPREAD
+    assert (np.diff(found.measured[before_cap & turn]) < 0).all()
+    assert (np.diff(compared("pull-of-half").measured) > -1e-3).all()
+    less = EQUATIONS.pull(0.4).measured[before_cap & turn]
+    assert (np.diff(less) < 0).any()
 
 
 def test_the_optimal_policy_survives_an_affine_reward_unless_something_terminates():
