@@ -75,6 +75,12 @@ def test_a_rare_reward_is_said_to_be_rare():
     assert found.keys() == {"reward-rare"}
     assert seen.reward_rows == pytest.approx(30)
     assert seen.reward_episodes == pytest.approx(2)
+    assert found["reward-rare"].severity == "info"
+    long = autoregressive(episodes=40, steps=100, kappas=[0.9])
+    few = long._replace(reward=(np.arange(4_000) % 200 < 1).astype(np.float32))
+    warned = look(few)[1]["reward-rare"]  # 20 of 4,000 carry it
+    assert (warned.severity, warned.evidence["carrying_share"]) == ("warning", pytest.approx(0.005))
+    assert warned.advice.startswith("--dynamics.nll-beta 0.5")
     lucky = rows._replace(reward=(np.arange(1_000) < 30).astype(np.float32))
     assert look(lucky)[1].keys() == {"cannot-tell-yet"}  # one episode says nothing of the others
 
