@@ -47,7 +47,7 @@ def refits() -> list[str]:
              "R² of drawn rewards, R² of a member's mean, and use of drawn states (mean over"
              " channels of skill over persistence, where less than nothing counts as nothing), on"
              " stretches of time held apart: mean over seeds [95 % t interval]."]  # fmt: skip
-    for line in sorted(lines, key=lambda r: (r["task"], r["at"])):
+    for line in sorted(lines, key=lambda r: (r["task"], r["at"], r.get("nll_beta", 0.0))):
         numbers = line["numbers"]
         arms = {**numbers["cells"], **{f"residual, raw + {k}": v for k, v in
                                        numbers["doors"].items() if k not in TO_CELLS}}  # fmt: skip
@@ -57,7 +57,8 @@ def refits() -> list[str]:
         if not judged:
             looks = {"use of states": "state_use"}
         parts += [
-            f"### dmc/{line['task']}, {line['at']:,} steps of SAC",
+            f"### dmc/{line['task']}, {line['at']:,} steps of SAC"
+            + (f", with nll_beta {line['nll_beta']:g}" if line.get("nll_beta") else ""),
             f"{line['rows']:,} rows, std of the reward {line['reward_std']:.3g}; SAC's last"
             f" evaluation {line['parent_returns'][-1][1]:.3g}; {numbers['updates']} updates,"
             f" {len(numbers['seeds'])} seeds."
@@ -114,12 +115,15 @@ def simulators() -> list[str]:
             means = [np.mean([v for _, v in r["returns"][1:]]) for r in found]
             rows.append([arm, ", ".join(f"{mean:.0f}" for mean in means), " / ".join(told), *(
                 ", ".join(f"{x[k]:.2g}" for x in late if k in x) or "–"
-                for k in ("skill", "reward_rmse"))])  # fmt: skip
+                for k in ("skill", "reward_rmse")),
+                ", ".join(f"{r['q_and_temperature'][-1][1]:.2g}" for r in found)])  # fmt: skip
         after = ", ".join(f"{step:,}" for step, _ in next(iter(arms.values()))[0]["returns"][1:])
         parts += [
-            f"### dmc/{task} at {at:,} steps, {steps:,} steps of ten updates",
+            f"### dmc/{task} at {at:,} steps, {steps:,} steps of ten updates"
+            + (", with real steps" if any("collected" in r for f in arms.values() for r in f)
+               else ""),
             table(["synthetic transitions by", "mean return", f"after {after} (seeds by /)",
-                   "skill over persistence", "error of rewards (rms)"], rows),
+                   "skill over persistence", "error of rewards (rms)", "mean Q"], rows),
         ]  # fmt: skip
     meaning = (
         "The same updates of the same agent on transitions of one step from the same real starts,"
@@ -129,7 +133,8 @@ def simulators() -> list[str]:
         " channels by the model, all else by the simulator; `@N`: N updates at the first fit."
         " Skill (median over channels; 1: exact, 0: as good as assuming that nothing moves) and"
         " the error of rewards are those of the model's whole predictions in the last 250 steps,"
-        " on the policy's own actions."
+        " on the policy's own actions. With real steps: the policy's own join replay and starts,"
+        " one a step, as in training."
     )
     return ["## The simulator as the model", meaning, *parts] if parts else []
 
