@@ -8,23 +8,32 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ftfl.forensics.doors import TO_CELLS
+from ftfl.forensics.doors import CELLS, TO_CELLS
 from ftfl.forensics.instruments.attribution import SEEN
+from ftfl.report.drawing import draw
+from ftfl.report.styles import STYLES, slots
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
 from lines import dig, read_lines, table  # noqa: E402
 
 PAGE = HERE.parents[1] / "docs" / "findings.md"
+FIGURES = PAGE.parent / "figures"
 MARK = (
     "<!-- Written by benchmarks/findings/report.py from benchmarks/findings/INTRODUCTION.md and"
     " results; change those and run it. -->"
 )
 ARMS = ("sac", "mbpo", "mbpo-unit", "mbpo-direct", "ftfl")
+PRESETS = {"residual, raw": "mbpo", "residual, unit": "mbpo-unit",
+           "direct, raw": "mbpo-direct", "direct, unit": "ftfl"}  # fmt: skip
+"""Cells look like their presets."""
 Row = dict[str, Any]
 
 
@@ -38,6 +47,62 @@ def shown(estimate: Any) -> str:
     return f"{value:.3g} [{low:.2g}, {high:.2g}]"
 
 
+def judged(line: Row) -> bool:
+    """Whether the rewards of the stretches held apart vary at all."""
+    return line["numbers"].get("held_out_reward_variance_share", 1.0) >= SEEN
+
+
+def along_training(lines: list[Row], look: str, label: str) -> str:
+    """One measure of the four cells' refits, moment by moment: an SVG document."""
+    moments = [line["at"] for line in lines]
+    slot = slots([PRESETS[cell] for cell in CELLS])
+
+    def paint(axes: Axes) -> None:
+        for number, cell in enumerate(CELLS):
+            style = STYLES[slot[PRESETS[cell]]]
+            found = [(moments.index(line["at"]), *line["numbers"]["cells"][cell][look])
+                     for line in lines if look == "state_use" or judged(line)]  # fmt: skip
+            x, value, low, high = np.array(found).T
+            axes.errorbar(
+                x + 0.08 * (number - 1.5), value, [value - low, high - value],
+                marker=style.marker, ms=5, lw=1, color=style.light, label=cell,
+            )  # fmt: skip
+        if look != "state_use":
+            axes.set_yscale("symlog", linthresh=1.0)
+            axes.axhline(0.0, color=STYLES[0].light, lw=0.8)
+            axes.set_ylim(top=1.1)
+        axes.set_xlim(-0.4, len(moments) - 0.6)
+        axes.set_xticks(range(len(moments)), [
+            f"{line['at'] // 1000}k\n({line['parent_returns'][-1][1]:.0f})" for line in lines
+        ])  # fmt: skip
+        axes.set_xlabel("steps of SAC (its return)")
+        axes.set_ylabel(label)
+        axes.legend(frameon=False, fontsize=7, ncols=4, loc="lower left", columnspacing=0.8,
+                    handletextpad=0.3, bbox_to_anchor=(-0.05, 1.0))  # fmt: skip
+
+    return draw(paint)
+
+
+def moments() -> list[str]:
+    """How refits of the four cells fare as SAC trains, a pair of figures a task."""
+    lines = [r for r in read_lines(HERE / "results" / "refits.jsonl")
+             if not r.get("nll_beta") and r["numbers"]["updates"] == 500]  # fmt: skip
+    parts = []
+    for task in sorted({line["task"] for line in lines}):
+        mine = sorted((r for r in lines if r["task"] == task), key=lambda r: r["at"])
+        for name, look, label, words in (
+            ("reward", "reward_r2_drawn", "R² of drawn rewards", "how well each cell's draws know"
+             " the reward as SAC trains; below 0 is worse than its mean (logarithmic below −1)"),
+            ("states", "state_use", "use of drawn states", "how much better than assuming that"
+             " nothing moves each cell's draws are, mean over channels"),
+        ):  # fmt: skip
+            file = f"findings-{name}-{task}.svg"
+            (FIGURES / file).write_text(along_training(mine, look, label), encoding="utf-8")
+            parts.append(f"![dmc/{task}: {words}](figures/{file})")
+    seeds = "Refits from scratch, 500 updates; marks are means over three seeds of *one* replay, "
+    return ["## As SAC trains", seeds + "bars 95 % t intervals.", "\n".join(parts)]
+
+
 def refits() -> list[str]:
     """Cells and doors on SAC's own replays."""
     lines = read_lines(HERE / "results" / "refits.jsonl")
@@ -47,22 +112,24 @@ def refits() -> list[str]:
              "R² of drawn rewards, R² of a member's mean, and use of drawn states (mean over"
              " channels of skill over persistence, where less than nothing counts as nothing), on"
              " stretches of time held apart: mean over seeds [95 % t interval]."]  # fmt: skip
-    for line in sorted(lines, key=lambda r: (r["task"], r["at"], r.get("nll_beta", 0.0))):
+    for line in sorted(lines, key=lambda r: (r["task"], r["at"], r["numbers"]["updates"],
+                                             r.get("nll_beta", 0.0))):  # fmt: skip
         numbers = line["numbers"]
         arms = {**numbers["cells"], **{f"residual, raw + {k}": v for k, v in
                                        numbers["doors"].items() if k not in TO_CELLS}}  # fmt: skip
-        judged = numbers.get("held_out_reward_variance_share", 1.0) >= SEEN
         looks = {"R² of draws": "reward_r2_drawn", "R² of a member": "reward_r2_member",
                  "use of states": "state_use"}  # fmt: skip
-        if not judged:
+        if not judged(line):
             looks = {"use of states": "state_use"}
         parts += [
             f"### dmc/{line['task']}, {line['at']:,} steps of SAC"
-            + (f", with nll_beta {line['nll_beta']:g}" if line.get("nll_beta") else ""),
+            + (f", with nll_beta {line['nll_beta']:g}" if line.get("nll_beta") else "")
+            + ("" if numbers["updates"] == 500 else f", {numbers['updates']:,} updates"),
             f"{line['rows']:,} rows, std of the reward {line['reward_std']:.3g}; SAC's last"
-            f" evaluation {line['parent_returns'][-1][1]:.3g}; {numbers['updates']} updates,"
+            f" evaluation {line['parent_returns'][-1][1]:.3g}; {numbers['updates']:,} updates,"
             f" {len(numbers['seeds'])} seeds."
-            + ("" if judged else " Rewards of the stretches held apart do not vary: not judged."),
+            + ("" if judged(line) else
+               " Rewards of the stretches held apart do not vary: not judged."),
             table(["model", *looks],
                   [[name, *(shown(arm[k]) for k in looks.values())] for name, arm in arms.items()]),
         ]  # fmt: skip
@@ -143,7 +210,7 @@ def main() -> None:
     """The whole page."""
     introduction = (HERE / "INTRODUCTION.md").read_text(encoding="utf-8").rstrip()
     PAGE.write_text(
-        "\n\n".join([MARK, introduction, *refits(), *forks(), *simulators()]) + "\n",
+        "\n\n".join([MARK, introduction, *moments(), *refits(), *forks(), *simulators()]) + "\n",
         encoding="utf-8",
     )
 

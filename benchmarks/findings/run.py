@@ -101,19 +101,20 @@ def there(args: argparse.Namespace) -> list[tuple[str, int, Path]]:
 def refits(args: argparse.Namespace) -> None:
     """Train cells and doors anew on each replay, for equal numbers of updates."""
     results = args.results or HERE / "results" / "refits.jsonl"
-    done = {(line["task"], line["at"], line.get("nll_beta", 0.0)) for line in read_lines(results)}
+    done = {(line["task"], line["at"], line.get("nll_beta", 0.0), line["numbers"]["updates"])
+            for line in read_lines(results)}  # fmt: skip
     for task, moment, path in there(args):
-        if (task, moment, args.nll_beta) in done:
+        if (task, moment, args.nll_beta, args.updates) in done:
             continue
         subject = Subject.load(path)
         config = presets.build(f"dmc/{task}", "mbpo", "laptop").dynamics
         assert config is not None
         config = dataclasses.replace(config, nll_beta=args.nll_beta)
-        only = () if args.nll_beta else REFIT_DOORS
+        only = () if args.nll_beta or args.updates != REFIT_UPDATES else REFIT_DOORS
         print(f"{task}@{moment}", flush=True)
         begin = time.monotonic()
         found = attribution(
-            subject.rows, config, REFIT_UPDATES, args.seeds, subject.spec.obs_names,
+            subject.rows, config, args.updates, args.seeds, subject.spec.obs_names,
             only=only, progress=lambda *at: print(*at, flush=True),
         )  # fmt: skip
         line = {
@@ -202,6 +203,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10_000, help="of each fork")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1], help="of forks and refits")
     parser.add_argument("--nll-beta", type=float, default=0.0, help="of refits: cells alone")
+    parser.add_argument("--updates", type=int, default=REFIT_UPDATES,
+                        help="of each refit; any but %(default)s: cells alone")  # fmt: skip
     parser.add_argument("--results", type=Path, help="file of lines")
     parser.add_argument("--out", type=Path, default=Path("runs/findings"), help="folder of runs")
     parser.add_argument("--keep", action="store_true", help="keep the forks' checkpoints")
