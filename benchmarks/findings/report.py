@@ -146,9 +146,31 @@ def by_arm(name: str) -> list[tuple[tuple[str, int, int], dict[str, list[Row]]]]
     return sorted(groups.items())
 
 
+def returns_by_arm(arms: dict[str, list[Row]], before: float | None) -> str:
+    """Both evaluations of every fork, arm by arm: an SVG document."""
+    slot = slots(list(arms))
+
+    def paint(axes: Axes) -> None:
+        for at, (arm, rows) in enumerate(arms.items()):
+            style = STYLES[slot[arm]]
+            for number, row in enumerate(rows):
+                told = [value for _, value in row["returns"]]
+                x = at + 0.22 * (number - (len(rows) - 1) / 2) + 0.05 * np.arange(len(told))
+                axes.plot(x, told, marker=style.marker, ms=5, lw=1, color=style.light)
+        if before is not None:
+            axes.axhline(before, color=STYLES[0].light, lw=0.8, ls="--")
+        axes.set_xticks(range(len(arms)), arms, rotation=20)
+        axes.set_ylim(bottom=0.0)
+        axes.set_ylabel("return (reward)")
+
+    return draw(paint)
+
+
 def forks() -> list[str]:
     """The same agent, five ways on."""
     parts = []
+    parents = {(r["task"], r["at"]): r["parent_returns"][-1][1]
+               for r in read_lines(HERE / "results" / "refits.jsonl")}  # fmt: skip
     account = "autopsy/critic_account/smaller_twin/"
     looks = {
         "last return": lambda r: r["returns"][-1][1],
@@ -165,8 +187,15 @@ def forks() -> list[str]:
                     for look in looks.values())]
             for arm in [*(a for a in ARMS if a in arms), *sorted(arms.keys() - set(ARMS))]
         ]  # fmt: skip
-        parts += [f"### dmc/{task}, forks at {at:,} steps, {steps:,} steps on",
-                  table(["arm (a number a seed)", *looks], rows)]  # fmt: skip
+        parts.append(f"### dmc/{task}, forks at {at:,} steps, {steps:,} steps on")
+        compared = {arm: arms[arm] for arm in ARMS if arm in arms}
+        if len(compared) > 1:
+            file = f"findings-forks-{task}-{at}.svg"
+            figure = returns_by_arm(compared, parents.get((task, at)))
+            (FIGURES / file).write_text(figure, encoding="utf-8")
+            parts.append("![Evaluations half-way and at the end, joined, a line a seed; dashed:"
+                         f" the agent before](figures/{file})")  # fmt: skip
+        parts.append(table(["arm (a number a seed)", *looks], rows))
     return ["## Forks", *parts] if parts else []
 
 

@@ -4,11 +4,13 @@ import hashlib
 import json
 import shutil
 
+import numpy as np
 import pytest
 from calling import call
 
-from ftfl.forensics import autopsy, registry
+from ftfl.forensics import autopsy, examination, registry
 from ftfl.forensics.audit import Plan
+from ftfl.forensics.instruments.forks import REAL_ALONE, ForkArm, PairedForks
 from helpers import tiny
 from known import saved
 
@@ -23,7 +25,7 @@ MEASURED = {"model_variance", "reward_fidelity", "rollout_error", "critic_accoun
 @pytest.fixture(autouse=True)
 def small(monkeypatch, request):
     """Few states, and without target scales, whose compiling takes longest."""
-    monkeypatch.setattr(registry, "plan", lambda subject, quick: SMALL)
+    monkeypatch.setattr(examination, "plan", lambda subject, quick: SMALL)
     if "long" not in request.keywords:
         quick = tuple(i for i in registry.INSTRUMENTS if i.name in MEASURED | REFITS)
         monkeypatch.setattr(autopsy, "INSTRUMENTS", quick)
@@ -77,6 +79,15 @@ def test_json_has_findings_and_numbers_with_their_intervals_and_the_run_stays_as
 
 def test_the_same_run_gives_the_same_numbers_twice(runs):
     assert examined(runs / "ftfl" / "seed_0") == examined(runs / "ftfl" / "seed_0")
+
+
+def test_runs_at_different_steps_are_said_to_be(runs, tmp_path):
+    early = saved(tmp_path / "mbpo" / "seed_0", tiny("mbpo", SIMULATED, steps=100), 60)
+    status, out, _ = call("autopsy", runs / "ftfl" / "seed_0", early, "--quick", "--json")
+    assert status == 0
+    assert json.loads(out)["notes"] == [
+        f"runs of {SIMULATED} are compared after different numbers of steps: ftfl 100, mbpo 60"
+    ]
 
 
 def test_an_earlier_checkpoint_is_examined_on_request(runs):
@@ -165,6 +176,53 @@ def test_too_few_episodes_is_a_sentence_and_what_can_be_measured_is(tmp_path):
     (run,) = examined(path)
     assert "only 15 of 15 real states" in run["not_measured"]["critic_account"]
     assert "reward_fidelity" in run["numbers"]
+
+
+def test_damage_of_the_newest_checkpoint_is_said_where_the_one_before_has_no_data(tmp_path):
+    path = saved(tmp_path / "seed_0", tiny("sac", SIMULATED, steps=40), 0, 40)
+    file = path / "checkpoints" / "step_000000040" / "agent.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    status, out, err = call("autopsy", path, "--quick")
+    assert (status, out) == (2, "")
+    assert "step_000000040" in err
+    assert "the newest valid checkpoint" in err
+    assert "wait" not in err
+
+
+def test_options_of_forks_need_full(runs):
+    status, out, err = call("autopsy", runs / "sac" / "seed_0", "--fork-steps", 10)
+    assert (status, out, err) == (2, "", "ftfl: --fork-steps was given without --full.\n")
+
+
+def test_full_forks_beside_the_run_and_tells_what_they_return(runs, monkeypatch):
+    folder = runs / "ftfl" / "seed_0"
+    before = digest(folder)
+    asked = []
+
+    def forked(subject, plan, told):
+        asked.append(plan)
+        told("steps of paired forks", 0, 10)
+        arms = tuple(
+            ForkArm(name, "--x", np.array(values), {})
+            for name, values in (("as it is", [1.0, 2.0, 3.0]), (REAL_ALONE, [91.0, 92.0, 94.0]))
+        )
+        return PairedForks(arms, (0, 1, 2), plan.steps, 4.0, str(plan.folder))
+
+    only = tuple(i for i in registry.INSTRUMENTS if i.name == "paired_forks")
+    monkeypatch.setattr(autopsy, "INSTRUMENTS", only)
+    monkeypatch.setattr(registry, "train_forks", forked)
+    status, out, err = call("autopsy", folder, "--full", "--fork-steps", 10, "--json")
+    assert status == 0, err
+    content = json.loads(out)
+    assert [f["name"] for f in content["findings"]] == [
+        "synthetic-data-hurt-the-agent", "no-change-saves-the-agent",
+    ]  # fmt: skip
+    assert content["findings"][0]["run"] == str(folder)
+    (plan,) = asked
+    assert (plan.folder, plan.steps, plan.seeds) == (folder.parent / "autopsy-forks", 10, 3)
+    assert digest(folder) == before
+    status, out, _ = call("autopsy", folder, "--json")
+    assert "paired_forks" not in json.loads(out)["runs"][0]["not_measured"]
 
 
 def test_a_missing_checkpoint_and_a_missing_run_are_named(runs, tmp_path):

@@ -92,6 +92,8 @@ def test_the_page_fits_80_columns(monkeypatch):
         (["gym/Pendulum-v1", "--policy", "nowhere"], "no run directory nowhere"),
         (["gym/Pendulum-v1", "--policy", "x", "--reward-unit", "2"], "leave them out"),
         (["gym/Pendulum-v1", "--sped", "9"], "did you mean --seed"),
+        (["gym/Pendulum-v1", "--data", "a", "--reward-unit", "2"], "--data steps nothing"),
+        (["gym/Pendulum-v1", "--data", "a", "--steps", "200"], "--steps says how a task is"),
     ],
 )
 def test_misuse_is_one_sentence(argv, words):

@@ -6,7 +6,7 @@ import pytest
 
 from ftfl import config as cfg
 from ftfl.envs.make import make_env
-from ftfl.forensics import registry
+from ftfl.forensics import examination
 from ftfl.forensics.audit import Plan
 from ftfl.forensics.autopsy import examine
 from ftfl.forensics.registry import INSTRUMENTS
@@ -25,7 +25,7 @@ SMALL = Plan(states=30, episodes=5, actions=6, horizon=12, nudged_states=5, nudg
 def test_a_run_of_every_preset_is_examined_by_all_instruments_that_concern_it(
     algo, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(registry, "plan", lambda subject, quick: SMALL)
+    monkeypatch.setattr(examination, "plan", lambda subject, quick: SMALL)
     config = tiny(algo, TASK, **seldom(algo))
     run_dir = RunDir.create(tmp_path / "run", cfg.to_dict(config), {})
     Loop(config, make_env(TASK), make_env(TASK), run_dir).run()

@@ -11,11 +11,12 @@ import pytest
 
 from ftfl.cli.demo_report import LOOKED_AT, autopsy_sections
 from ftfl.cli.findings import show
-from ftfl.forensics import registry
+from ftfl.forensics import examination
 from ftfl.forensics.audit import Plan
 from ftfl.forensics.autopsy import Autopsy, examine
 from ftfl.forensics.evidence import Estimate, Finding
 from ftfl.forensics.instruments.attribution import Arm, Attribution
+from ftfl.forensics.instruments.forks import ForkArm, PairedForks
 from ftfl.forensics.instruments.screen import ScreenSight
 from ftfl.forensics.instruments.targets import TargetComparison
 from ftfl.forensics.instruments.units import UnitChange, UnitInvariance
@@ -23,8 +24,10 @@ from ftfl.forensics.listing import listed
 from ftfl.forensics.registry import INSTRUMENTS
 from ftfl.forensics.subject import Subject
 from ftfl.report.autopsy import autopsy_report, findings_section, sections
+from ftfl.report.html import render
 from ftfl.report.instruments.dots import MOST_ROWS, Axis, dots, picked
 from ftfl.report.instruments.views import VIEWS
+from ftfl.report.parts import Notice, Section
 from ftfl.store.rundir import RunDir
 from helpers import tiny
 from known import saved
@@ -44,7 +47,7 @@ def results_by_hand():
     """Of the instruments that train anew, and of the one that asks a screen."""
     seeds = np.zeros(3)
     arms = [
-        Arm(name, {}, seeds + r, seeds + r, np.full((3, 2), s), np.full((3, 2), s))
+        Arm(name, {}, seeds + r, seeds + r, np.full((3, 2), s), np.full((3, 2), s), np.ones((3, 3)))
         for name, r, s in (("as it is", 0.1, 0.5), ("scale", 0.9, 0.6), ("floor", 0.2, 0.5))
     ]
     skills = {"residual": np.full((3, 2), 0.4), "direct": np.full((3, 2), 0.7)}
@@ -52,6 +55,11 @@ def results_by_hand():
         "screen_sight": ScreenSight(
             "m2ac", around(0.4), around(0.0), around(0.6), around(-0.5), around(-0.4), around(0.5),
             True, 0, "raw",
+        ),
+        "paired_forks": PairedForks(
+            tuple(ForkArm(n, "--algo sac", seeds + r, {"skill": seeds}) for n, r in
+                  (("as it is", 1.0), ("real rows alone", 9.0), (EVIL, 2.0))),
+            (0, 1, 2), 1_000, 5.0, "forks",
         ),
         "attribution": Attribution(
             arms[0], (arms[1],), (arms[1], arms[2]), ("a", EVIL), 100, (0, 1, 2)
@@ -75,7 +83,7 @@ def examined(tmp_path_factory, quick_compiles):
     folder = tmp_path_factory.mktemp("runs")
     found = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "plan", lambda subject, quick: SMALL)
+        patch.setattr(examination, "plan", lambda subject, quick: SMALL)
         for algo in ("sac", "ftfl"):
             path = saved(folder / algo / "seed_0", tiny(algo, SIMULATED, steps=60), 60)
             skipped = [] if algo == "ftfl" else ["target_scales"]
@@ -218,6 +226,16 @@ def test_numbers_of_channels_are_listed_as_median_and_reward():
     assert dict(listed(numbers)) == {
         "std, median": 2.0, "std, reward": around(9.0), "x: y": around(1.0)
     }  # fmt: skip
+    alone = {"names": ["a", "b", "c"], "skill": [0.1, 0.2, 0.9]}
+    assert dict(listed(alone)) == {"skill, median": 0.2}  # none of them is a reward
+
+
+def test_options_are_code_and_nothing_else_is():
+    told = ("What to do", "--scale unit, or --dynamics.reward-draw mean — not a--b <i>")
+    notice = Notice("info", "name", "run", (), (told,))
+    found = render("title", [Section("section", (), notices=(notice,))], {})
+    assert "<code>--scale</code> unit, or <code>--dynamics.reward-draw</code> mean" in found
+    assert "a--b &lt;i&gt;" in found
 
 
 WIDE = """<script>

@@ -14,7 +14,7 @@ def fit(**r2):
     """What three seeds of a fit found, by preset."""
     cells = tuple(
         Arm(cell, CELLS[cell], np.array(r2[PRESETS[cell].replace("-", "_")]), np.ones(3),
-            np.ones((3, 2)), np.ones((3, 2)))
+            np.ones((3, 2)), np.ones((3, 2)), np.ones((3, 3)))
         for cell in CELLS
     )  # fmt: skip
     return Attribution(cells[0], cells, (), ("a", "b"), 500, (0, 1, 2))

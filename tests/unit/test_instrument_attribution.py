@@ -72,7 +72,8 @@ def test_a_high_floor_is_attributed_to_the_floor_and_to_nothing_in_the_cells():
 
 def arm(name, reward, skill):
     column = np.asarray(skill, np.float64)[:, None]
-    return Arm(name, {}, np.asarray(reward, np.float64), np.asarray(reward), column, column)
+    reward = np.asarray(reward, np.float64)
+    return Arm(name, {}, reward, reward, column, column, np.ones((len(reward), 3)))
 
 
 def test_less_than_nothing_counts_as_nothing():
@@ -84,6 +85,47 @@ def test_less_than_nothing_counts_as_nothing():
     )
     assert found.gains("reward")["floor"].value == 0
     assert [f.name for f in found.findings()] == ["no-door-restores-reward", "state-lost-by-floor"]
+
+
+def test_a_clear_door_is_named_although_a_noisy_one_has_the_larger_mean():
+    base = arm(AS_IS, [0, 0, 0], [0.5, 0.5, 0.5])
+    cells = tuple(arm(name, [0.0, 0.0, 0.0], [0.5, 0.5, 0.5]) for name in CELLS)
+    doors = (
+        arm("small-steps", [0.0, 0.9, 0.45], [0.5] * 3),
+        arm("scale", [0.4, 0.41, 0.42], [0.5] * 3),
+    )
+    reward, _ = Attribution(base, cells, doors, ("x",), 1, (0, 1, 2)).findings()
+    assert reward.name == "reward-lost-by-scale"
+    assert "gain_small-steps" in reward.evidence
+
+
+def test_a_refit_that_diverged_is_worth_nothing_and_spoils_no_other():
+    rng = np.random.default_rng(0)
+    truth = np.column_stack([rng.normal(size=(50, 2)), rng.normal(size=50)])
+    obs = np.column_stack([rng.normal(size=50), truth[:, 1]])  # the second channel never moves
+    sound = refits.Predicted(np.stack([truth, truth]), np.zeros((2, 50, 3)), truth)
+    drawn, member, line = refits.scores(sound, obs)
+    np.testing.assert_array_equal(drawn, [1.0, np.nan, 1.0])
+    np.testing.assert_allclose(line, [1.0, 0.0, 0.0], atol=1e-12)
+    mean = sound.mean.copy()
+    mean[0, 3, 0] = np.inf
+    drawn, member, line = refits.scores(sound._replace(mean=mean), obs)
+    np.testing.assert_array_equal(drawn, [-np.inf, np.nan, -np.inf])
+    np.testing.assert_array_equal(member, drawn)
+    lost = Arm("x", {}, drawn[-1:], member[-1:], drawn[None, :-1], member[None, :-1], line[None])
+    assert (lost.reward_use, lost.state_use) == (0.0, 0.0)
+    assert lost.numbers()["reward_r2_drawn"] is None
+
+
+def test_the_line_of_a_corrupted_reward_is_read_back():
+    rng = np.random.default_rng(1)
+    reward = rng.normal(2.0, 1.0, 20_000)
+    told = reward.mean() + 0.3 + 0.4 * (reward - reward.mean())
+    truth = np.column_stack([np.zeros(20_000), reward])
+    found = np.column_stack([np.zeros(20_000), told])
+    std = np.full((1, 20_000, 2), 0.5)
+    slope, shift, noise = refits.reward_line(refits.Predicted(found[None], std, truth))
+    assert (slope, shift, noise) == pytest.approx((0.4, 0.3, 0.5), abs=1e-9)
 
 
 def test_two_causes_need_two_changes():

@@ -114,6 +114,18 @@ def test_a_reward_that_is_in_none_of_the_rows_still_raises_the_bound():
     assert far.bound - near.bound == pytest.approx(gain, rel=1e-5)
 
 
+def test_rows_of_one_episode_are_not_independent():
+    agent = sac.init(jax.random.key(0), 4, 2, CONFIG)
+    rows = few_rows()
+    episode = np.arange(len(rows.reward)) // (len(rows.reward) // 4)
+    rows = rows._replace(obs=(rows.obs + 3 * episode[:, None]).astype(np.float32))
+    alone = critic_health(agent, rows, CONFIG, jax.random.key(5))
+    apart = critic_health(agent, rows, CONFIG, jax.random.key(5), episode=episode)
+    assert apart.q_mean.value == pytest.approx(alone.q_mean.value)
+    assert apart.q_mean.n in (4, 5)
+    assert apart.q_mean.high - apart.q_mean.low > 5 * (alone.q_mean.high - alone.q_mean.low)
+
+
 def test_a_large_output_layer_is_no_sign_of_failure():
     """It grows with the size of true values."""
     agent = sac.init(jax.random.key(0), 4, 2, CONFIG)

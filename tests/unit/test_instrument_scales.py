@@ -1,6 +1,7 @@
 """Target scales on linear-Gaussian data whose scales were set."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +91,12 @@ def test_a_constant_reward_has_no_scale():
     assert table.dynamics_over_reward.value == np.inf
     assert table.std[-1].value == 0
     assert table.seen_rms[-1] == 0
+    config = model("mbpo")
+    state, ring = untrained(rows, config)
+    scales = target_scales(state, ring, HOLDOUT, jax.random.key(0), config)
+    step = scales.numbers()["trained"]["reward_step_over_std"]
+    assert math.isnan(step.value)
+    assert not any(f.name.startswith("reward") for f in scales.findings())
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +158,15 @@ def test_a_separate_reward_shares_no_trunk():
     state, ring = untrained(rows, config)
     scales = target_scales(state, ring, HOLDOUT, jax.random.key(0), config)
     assert scales.at_start is None
+    # Its floor needs no shared trunk, and no noise is drawn where rewards are drawn as means.
+    tiny = rows._replace(reward=(rows.reward * 1e-6).astype(np.float32))
+    for draw, found in (("sample", True), ("mean", False)):
+        config = model(reward_model="separate", reward_draw=draw)
+        state, ring = untrained(tiny, config)
+        told = target_scales(state, ring, HOLDOUT, jax.random.key(0), config)
+        assert ("reward-below-floor" in {f.name for f in told.findings()}) == found
+        assert told.tested_on == "held-out"
+    config = model(reward_model="separate")
     with pytest.raises(FtflError, match="reward_model=separate"):
         reward_shares(state, ring, SPLIT, config)
 

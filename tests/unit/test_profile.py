@@ -9,7 +9,7 @@ import pytest
 from ftfl import presets
 from ftfl.envs.faults import EnvFault
 from ftfl.errors import FtflError
-from ftfl.forensics.foresight import foresee
+from ftfl.forensics.foresight import foresee, recommend
 from ftfl.forensics.profile import collect, participation, profile, uniform
 from ftfl.types import Step
 from helpers import spec
@@ -81,8 +81,19 @@ def test_a_rare_reward_is_said_to_be_rare():
     warned = look(few)[1]["reward-rare"]  # 20 of 4,000 carry it
     assert (warned.severity, warned.evidence["carrying_share"]) == ("warning", pytest.approx(0.005))
     assert warned.advice.startswith("--dynamics.nll-beta 0.5")
+    assert look(few)[2].preset == "sac"
     lucky = rows._replace(reward=(np.arange(1_000) < 30).astype(np.float32))
     assert look(lucky)[1].keys() == {"cannot-tell-yet"}  # one episode says nothing of the others
+
+
+def test_infos_recommend_nothing_and_slow_channels_alone_ask_for_residual_targets_at_unit_scale():
+    assert recommend({"reward-starved": "info"}, False).preset == "mbpo"
+    assert recommend({"reward-starved": "warning"}, False).preset == "ftfl"
+    assert recommend({"slow-channels-below-floor": "warning"}, False).preset == "mbpo-unit"
+    both = {"reward-starved": "warning", "slow-channels-below-floor": "warning"}
+    assert recommend({**both, "reward-rare": "info"}, False).preset == "mbpo-unit"
+    assert recommend({**both, "reward-rare": "warning"}, False).preset == "sac"
+    assert recommend(both, True).preset is None
 
 
 def test_slow_channels_are_foreseen_to_trouble_direct_prediction():

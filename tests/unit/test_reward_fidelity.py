@@ -112,6 +112,17 @@ def test_a_penalty_is_told_and_warned_of_where_it_outweighs_the_reward(rows, tim
     assert told == ({} if severity is None else {"reward-penalised": severity})
 
 
+def test_what_a_screen_takes_from_rows_that_it_does_not_store_nobody_learns_from(rows):
+    clean = corrupted(rows, slope=1.0, shift=0.0, noise=0.0)
+    stored = rows[0][:, 0] > 0
+    model = dataclasses.replace(clean, penalty=lambda o, a: np.where(o[:, 0] > 0, 1.0, 9.0))
+    assert measure(rows, model, stored=stored).penalty.value == pytest.approx(1.0)
+    assert 2.0 < measure(rows, model).penalty.value < 8.0
+    none = measure(rows, model, stored=np.zeros(len(stored), bool))
+    assert np.isnan(none.penalty.value)
+    assert "reward-penalised" not in {f.name for f in none.findings()}
+
+
 @pytest.mark.parametrize(
     ("terminates", "level", "severity"),
     [(True, 50.0, "info"), (False, 50.0, "failure"), (True, 0.0, "failure")],

@@ -63,13 +63,33 @@ def test_states_outside_the_data_absurd_and_not_finite_are_counted(data):
     assert {"imagined-states-outside-data"} <= {f.name for f in found.findings()}
     exploding = rollout_error(model_of(lambda o, a: 50 + o, lambda o, a: o[:, 0]), *data)
     assert exploding.absurd == exploding.rows
+    (finding,) = [f for f in exploding.findings() if f.name == "absurd-states"]
+    assert finding.severity == "failure"
     broken = model_of(lambda o, a: np.where(o > 0, np.nan, o), lambda o, a: o[:, 0])
     found = rollout_error(broken, *data)
     dead = sum(p.obs[0, 0] > 0 for p in data[0])
-    assert found.nonfinite == dead * 3  # three elites, and their branches end there
+    assert sum(found.nonfinite) == dead * 3  # three elites, and their branches end there
     assert "absurd-states" in {f.name for f in found.findings()}
     with pytest.raises(FtflError, match=r"none of the model's 240 predictions is finite"):
         rollout_error(model_of(lambda o, a: o * np.nan, lambda o, a: o[:, 0]), *data)
+
+
+def test_steps_beyond_the_runs_own_branches_are_an_info(data):
+    """A run of one-step branches never learns from a fifth step."""
+    drifting = model_of(lambda o, a: 2.5 * o + PUSH * a + 0.3, lambda o, a: o[:, 0])
+    for used, severity in ((1, "info"), (5, "warning")):
+        found = rollout_error(drifting, *data, used=used)
+        outside = {f.name: f for f in found.findings()}["imagined-states-outside-data"]
+        if found.outside[0].low - found.outside_really[0].high > 0.2:
+            pytest.fail("the case must be sound at its first step")
+        assert outside.severity == severity
+        assert ("this run's own branches have 1 step" in outside.sentence) == (used == 1)
+    late = model_of(lambda o, a: 30 * o + PUSH * a, lambda o, a: o[:, 0])
+    one, five = (rollout_error(late, *data, used=used) for used in (1, 5))
+    assert one.absurd == five.absurd
+    assert one.absurd[0] == 0 < one.absurd[-1]
+    assert [f.severity for f in one.findings() if f.name == "absurd-states"] == ["info"]
+    assert [f.severity for f in five.findings() if f.name == "absurd-states"] == ["failure"]
 
 
 def test_branches_count_as_long_as_they_last_and_their_ends_are_checked(data):

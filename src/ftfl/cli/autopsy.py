@@ -6,14 +6,17 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ftfl.cli.options import Parser, at_least
-from ftfl.cli.text import print_json, report_path, wrapped
+from ftfl.cli.text import common_folder, print_json, report_path, wrapped
 from ftfl.errors import FtflError
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from ftfl.forensics.autopsy import Autopsy
+    from ftfl.forensics.forking import ForkPlan
 
 DESCRIPTION = """Say what synthetic data did to a run: findings first, then the numbers behind them.
 
@@ -32,6 +35,7 @@ def run(argv: Sequence[str]) -> int:
     from ftfl.training.resume import find_runs
 
     folders = [found.path for given in args.runs for found in find_runs(Path(given))]
+    plan = _fork_plan(args, folders)
     report = None  # --json alone writes none
     if args.report is not None or not args.json:
         report = report_path("--report", args.report, folders, "autopsy.html")
@@ -39,7 +43,7 @@ def run(argv: Sequence[str]) -> int:
     failed: dict[str, str] = {}
     for folder in folders:
         try:
-            found.append(_examine(folder, args.at, args.quick, len(folders)))
+            found.append(_examine(folder, args.at, args.quick, len(folders), plan))
         except FtflError as error:
             if len(folders) == 1:
                 raise
@@ -50,7 +54,7 @@ def run(argv: Sequence[str]) -> int:
         autopsy_report(found, report, failed)
     if args.json:
         written = str(report) if found and report is not None else None
-        print_json({"runs": [a.to_json() for a in found], "failed": failed, "report": written})
+        print_json(_as_json(found) | {"failed": failed, "report": written})
     else:
         from ftfl.cli.findings import show
 
@@ -60,7 +64,36 @@ def run(argv: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-def _examine(folder: Path, step: int | None, quick: bool, runs: int) -> Autopsy:
+def _as_json(found: Sequence[Autopsy]) -> dict[str, Any]:
+    """All findings in one list, as `ftfl diagnose` has them, and then run by run."""
+    from ftfl.forensics.evidence import SEVERITIES
+    from ftfl.forensics.listing import unlike
+
+    runs = [autopsy.to_json() for autopsy in found]
+    every = [{**finding, "run": run["run"]} for run in runs for finding in run["findings"]]
+    every.sort(key=lambda finding: SEVERITIES.index(finding["severity"]))
+    return {"findings": every, "notes": unlike(found), "runs": runs}
+
+
+def _fork_plan(args: Namespace, folders: Sequence[Path]) -> ForkPlan | None:
+    if not args.full:
+        for option in ("forks", "fork_steps", "fork_seeds"):
+            if getattr(args, option) is not None:
+                raise FtflError(f"--{option.replace('_', '-')} was given without --full.")
+        return None
+    from ftfl.forensics.forking import ForkPlan
+
+    common = common_folder(folders)
+    if (common / "config.json").is_file():
+        common = common.parent  # a run is only read
+    folder = Path(args.forks) if args.forks else common / "autopsy-forks"
+    asked = {"steps": args.fork_steps, "seeds": args.fork_seeds}
+    return ForkPlan(folder, **{k: v for k, v in asked.items() if v is not None})
+
+
+def _examine(
+    folder: Path, step: int | None, quick: bool, runs: int, forks: ForkPlan | None
+) -> Autopsy:
     from ftfl.forensics.autopsy import examine
     from ftfl.forensics.subject import Subject
 
@@ -68,7 +101,7 @@ def _examine(folder: Path, step: int | None, quick: bool, runs: int) -> Autopsy:
     eta.say("reading")
     subject = Subject.load(folder, step)
     seconds = QUICK_SECONDS / runs if quick else None
-    result = examine(subject, quick, seconds, eta.tell)
+    result = examine(subject, quick, seconds, eta.tell, forks=forks)
     eta.clear()
     return result
 
@@ -122,9 +155,27 @@ def _parser() -> Parser:
         "--at", type=at_least(0), metavar="STEP",
         help="env steps of the checkpoint to examine [the newest valid one]",
     )  # fmt: skip
-    parser.add_argument(
+    depth = parser.add_mutually_exclusive_group()
+    depth.add_argument(
         "--quick", action="store_true",
         help="a first look in under three minutes: fewer states, wider intervals",
+    )  # fmt: skip
+    depth.add_argument(
+        "--full", action="store_true",
+        help="also let the same agent go on from this checkpoint in paired forks: as it is, on real"
+        " rows alone, and with each repair; as long as training takes, and it can be given again",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fork-steps", type=at_least(2), metavar="N", help="env steps of each fork [1,000]"
+    )
+    parser.add_argument(
+        "--fork-seeds", type=at_least(1), metavar="N",
+        help="forks of each kind, with randomness of their own [3]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--forks", metavar="FOLDER",
+        help="where forks go [autopsy-forks in the folder the runs have in common; beside a single"
+        " run]",
     )  # fmt: skip
     parser.add_argument(
         "--report", metavar="FILE.html",

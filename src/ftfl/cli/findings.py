@@ -9,7 +9,7 @@ from typing import Any
 from ftfl.cli.text import width, wrapped
 from ftfl.forensics.autopsy import Autopsy
 from ftfl.forensics.evidence import Estimate
-from ftfl.forensics.listing import labels, listed, worse_half
+from ftfl.forensics.listing import labels, listed, unlike, worse_half
 from ftfl.forensics.registry import INSTRUMENTS
 
 _CELL = 20
@@ -32,6 +32,7 @@ def _text(autopsies: Sequence[Autopsy], failed: Mapping[str, str]) -> Iterator[s
         yield wrapped(_head(name, autopsy), hanging=2)
         for note in autopsy.notes:
             yield wrapped(note, indent=2)
+    yield from (wrapped(line, indent=2) for line in unlike(autopsies))
     yield ""
     yield from _findings(autopsies, names)
     fit = max(1, (width() - _NAME) // _CELL)
@@ -46,9 +47,10 @@ def _text(autopsies: Sequence[Autopsy], failed: Mapping[str, str]) -> Iterator[s
         )
     if any(autopsy.results for autopsy in autopsies):
         yield wrapped(
-            "± is the larger half of a 95 % interval over episodes; “?” where there are too few for"
-            " one. Rewards and values are in the task's own unit. --json has everything, channel by"
-            " channel."
+            "± is the larger half of a 95 % interval: over episodes where rows are compared, over"
+            " seeds where models were trained anew, over members in shares; “?” where there are too"
+            " few for one. …reward and …value are in the task's own unit, …scaled in the agent's."
+            " --json has everything, channel by channel, with each interval's n and method."
         )
 
 

@@ -21,7 +21,7 @@ def print_json(content: Mapping[str, Any]) -> None:
     print(json.dumps(plain(content, nonfinite_as_null=True)))
 
 
-def _common_folder(paths: Sequence[Path]) -> Path:
+def common_folder(paths: Sequence[Path]) -> Path:
     """The innermost folder that holds all of these, or is the only one."""
     return Path(os.path.commonpath([path.resolve() for path in paths]))
 
@@ -32,7 +32,7 @@ def report_path(option: str, given: str | None, folders: Sequence[Path], name: s
     Raises:
         FtflError: it cannot be written there.
     """
-    path = Path(given) if given else _common_folder(folders) / name
+    path = Path(given) if given else common_folder(folders) / name
     if path.is_dir():
         raise FtflError(f"{option} {path} is a folder: give the file that is to be written.")
     try:

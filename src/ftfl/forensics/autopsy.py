@@ -11,7 +11,9 @@ from ftfl.errors import FtflError
 from ftfl.forensics import penalties
 from ftfl.forensics.audit import Truth
 from ftfl.forensics.evidence import Finding, Numbers, Result, by_severity, plain
-from ftfl.forensics.registry import INSTRUMENTS, Examination, Instrument, Told, nobody
+from ftfl.forensics.examination import Examination, Told, nobody
+from ftfl.forensics.forking import ForkPlan
+from ftfl.forensics.registry import INSTRUMENTS, Instrument
 from ftfl.forensics.subject import Subject
 
 
@@ -66,6 +68,7 @@ def examine(
     seconds: float | None = None,
     told: Told = nobody,
     instruments: Sequence[Instrument] | None = None,
+    forks: ForkPlan | None = None,
 ) -> Autopsy:
     """Take all measurements that can be taken.
 
@@ -75,21 +78,25 @@ def examine(
         seconds: the simulator is asked no longer than that (if enough states are done).
         told: is called with what is being done, how much of it is, and how much there is to do.
         instruments: which measurements; None: all.
+        forks: train forks of the run as well, where that is said to go; None: none.
     """
-    x = Examination(subject, quick, seconds, told)
+    x = Examination(subject, quick, seconds, told, forks)
     results: dict[str, Result] = {}
     unmeasured: dict[str, str] = {}
     for instrument in INSTRUMENTS if instruments is None else instruments:
-        if not instrument.concerns(subject.config):
+        if not instrument.concerns(subject.config) or (instrument.forks and forks is None):
             continue
         if quick and instrument.refits:
             unmeasured[instrument.name] = "--quick trains no models anew"
             continue
         told(instrument.title.lower(), 0, 0)
         try:
-            results[instrument.name] = instrument.measure(x)
+            result = instrument.measure(x)
+            result.numbers(), result.findings()  # what cannot be told is not measured
         except FtflError as error:
             unmeasured[instrument.name] = str(error)
+        else:
+            results[instrument.name] = result
     truth = x.truth if x.has_truth else None
     notes = list(subject.damage) if truth is None else [*subject.damage, *truth.notes]
     screened = penalties.note(subject.config)

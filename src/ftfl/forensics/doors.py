@@ -40,6 +40,8 @@ def doors(config: DynamicsConfig, reward_variance: float, knows_reward: bool) ->
     scaled = 1.0 if config.scale == "unit" else max(reward_variance, 1e-30)
     low, high = config.logvar_min + _MARGIN, config.logvar_max - _MARGIN
     start = min(max(math.log(scaled), low), high)
+    score = config.scale if config.holdout_score == "trained" else config.holdout_score
+    other_score = "unit" if score == "raw" else "raw"
     every: dict[str, Changes] = {
         # whole repairs of the target
         "scale": {"scale": "raw" if config.scale == "unit" else "unit"},
@@ -59,7 +61,7 @@ def doors(config: DynamicsConfig, reward_variance: float, knows_reward: bool) ->
         # noise that rollouts add to the reward
         "mean-reward": {"reward_draw": "mean"},
         # which members rollouts draw from
-        "elites": {"holdout_score": "unit" if config.scale == "raw" else "raw"},
+        "elites": {"holdout_score": other_score},
         # the absolute length of Adam's steps
         "small-steps": {"learning_rate": config.learning_rate / 10},
     }

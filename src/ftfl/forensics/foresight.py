@@ -1,16 +1,17 @@
 """What a task's structure predicts for synthetic data, before training.
 
 Every rule here is a prediction. Where it rests on a measurement the threshold names it; all others
-are hypotheses and say so: none has been calibrated on runs yet.
+are hypotheses and say so. How often they are right is counted on probes (docs/taxonomy.md).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ftfl.config import DynamicsConfig
-from ftfl.forensics.evidence import Finding, by_severity
+from ftfl.forensics.evidence import Finding, Severity, by_severity
 from ftfl.forensics.foresight_channels import channel_findings
 from ftfl.forensics.foresight_reward import UNCALIBRATED, is_blind, reward_findings
 from ftfl.forensics.profile import Profile
@@ -24,6 +25,8 @@ MANY_RULE = (
 
 _SCALE = {"reward-below-adam-step", "reward-below-floor", "reward-starved", "changes-below-floor"}
 """Failure modes that unit scale mends."""
+_SLOW = {"slow-channels", "slow-channels-below-floor"}
+"""Failure modes that residual targets at unit scale mend."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Recommendation:
     because: str
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; no recommendation has been verified by training yet."""
+        """Plain JSON values; ``verified_by_training`` says that this command trains no agent."""
         return {
             "preset": self.preset,
             "because": self.because,
@@ -65,20 +68,33 @@ def foresee(seen: Profile, config: DynamicsConfig, source: str, faults: int = 0)
         *channel_findings(seen, config),
         *_conduct(seen, faults),
     ]
-    names = {finding.name for finding in found}
-    return Foresight(by_severity(found), _recommend(names, is_blind(seen)))
+    told: dict[str, Severity] = {finding.name: finding.severity for finding in found}
+    return Foresight(by_severity(found), recommend(told, is_blind(seen)))
 
 
-def _recommend(names: set[str], blind: bool) -> Recommendation:
+def recommend(found: Mapping[str, Severity], blind: bool) -> Recommendation:
+    """What to start with, from the findings by name; an info decides nothing.
+
+    Args:
+        found: severity of each finding.
+        blind: the transitions say nothing of the reward's size.
+    """
+    names = {name for name, severity in found.items() if severity != "info"}
     scale = sorted(names & _SCALE)
-    slow = "slow-channels" in names
+    slow = bool(names & _SLOW)
     if "termination-unknown" in names:
         return Recommendation("sac", "no model can be used until the task says how it ends")
     if blind:
         return Recommendation(
             None, "cannot tell yet: these transitions do not show what the reward is like"
         )
-    if not scale:
+    if "reward-rare" in names:
+        return Recommendation(
+            "sac",
+            "so few steps carry the reward that no target cell gives it back; once a run has found"
+            " some, diagnose again with --policy RUN_DIR",
+        )
+    if not scale and not slow:
         return Recommendation(
             "mbpo",
             "nothing found that the repairs would mend; compare with sac and ftfl all the same",
@@ -86,8 +102,8 @@ def _recommend(names: set[str], blind: bool) -> Recommendation:
     if slow:
         return Recommendation(
             "mbpo-unit",
-            f"unit scale against {', '.join(scale)}; residual targets, because most channels are"
-            " slow; compare with ftfl, which the paper recommends",
+            f"unit scale against {', '.join(scale or sorted(names & _SLOW))}; residual targets,"
+            " because of slow channels; compare with ftfl, which the paper recommends",
         )
     return Recommendation(
         "ftfl", f"unit scale against {', '.join(scale)}; direct prediction as in the paper"

@@ -110,7 +110,7 @@ def channel_findings(seen: Profile, config: DynamicsConfig) -> list[Finding]:
             f"{capped.sum()} of {count} moving channels change by more than the largest std a raw"
             " model can predict, so that it cannot say how little it knows at the start",
             f"std of the change above {math.exp(0.5 * config.logvar_max):.3g}, the upper bound;"
-            f" harmless once the error is below it; {UNCALIBRATED}", "--scale unit",
+            f" harmless once the error is below it; {UNCALIBRATED}", "compare with --scale unit",
         )  # fmt: skip
     sudden = (seen.jump > INTERMITTENT) & (seen.continued < 0.5)
     jumping = moving & ((seen.still > INTERMITTENT) | sudden)
@@ -118,7 +118,9 @@ def channel_findings(seen: Profile, config: DynamicsConfig) -> list[Finding]:
         add(
             "intermittent-channels", "warning", jumping,
             f"{jumping.sum()} of {count} moving channels rest and then jump",
-            INTERMITTENT_RULE, "",
+            INTERMITTENT_RULE,
+            "none known that mends it: on probe/jump --target residual --scale raw (mbpo) was hurt"
+            " least; compare with --algo sac",
         )  # fmt: skip
     spiked = moving & (seen.extreme > SPIKE)
     if spiked.any():

@@ -17,6 +17,8 @@ BLIND_RULE = (
     " nothing is known of the others: with two seeds of 10,000 random steps V was 50 and 9,000 on"
     " acrobot-swingup"
 )
+RANDOM = "random actions"
+"""The source of transitions where nobody chose the actions."""
 RARE_REWARD_ROWS = 100
 RARE_SHARE = 0.01
 RARE_RULE = (
@@ -55,7 +57,7 @@ def is_blind(seen: Profile) -> bool:
 
 def reward_findings(seen: Profile, config: DynamicsConfig, source: str) -> list[Finding]:
     """Failure modes that begin with the reward; one "cannot tell yet" if nothing can be said."""
-    return [_cannot_tell(seen, source)] if is_blind(seen) else _reward(seen, config)
+    return [_cannot_tell(seen, source)] if is_blind(seen) else _reward(seen, config, source)
 
 
 def _cannot_tell(seen: Profile, source: str) -> Finding:
@@ -81,7 +83,7 @@ def _cannot_tell(seen: Profile, source: str) -> Finding:
     )
 
 
-def _reward(seen: Profile, config: DynamicsConfig) -> list[Finding]:
+def _reward(seen: Profile, config: DynamicsConfig, source: str) -> list[Finding]:
     found: list[Finding] = []
     spread = seen.reward_std
     step = _over(step_size(config, seen.spec.obs_dim, seen.spec.act_dim), spread)
@@ -98,7 +100,7 @@ def _reward(seen: Profile, config: DynamicsConfig) -> list[Finding]:
             )
         )
     floor = _over(math.exp(0.5 * config.logvar_min), spread)
-    if floor.value > NOISE:
+    if floor.value > NOISE and config.reward_draw != "mean":
         found.append(
             Finding(
                 "reward-below-floor",
@@ -126,10 +128,10 @@ def _reward(seen: Profile, config: DynamicsConfig) -> list[Finding]:
                 "--scale unit",
             )
         )
-    return [*found, *_rare(seen)]
+    return [*found, *_rare(seen, source)]
 
 
-def _rare(seen: Profile) -> list[Finding]:
+def _rare(seen: Profile, source: str) -> list[Finding]:
     """Few rows carry the reward: hard to learn in any cell, and of a size that will change."""
     share = seen.reward_rows / seen.rows
     evidence = {
@@ -141,16 +143,19 @@ def _rare(seen: Profile) -> list[Finding]:
         f"the reward's spread rests on about {seen.reward_rows:.0f} of {seen.rows} steps"
         f" and {seen.reward_episodes:.1f} of {seen.episodes} episodes: "
     )
-    again = "diagnose again with --policy RUN_DIR once a run has found reward"
+    again = "diagnose again with --policy RUN_DIR once a run has found more reward"
+    random = source == RANDOM
+    change = "its size will change " + ("as soon as" if random else "when") + " a policy finds "
+    change += "it" if random else "more of it"
     if share < RARE_SHARE:
         said += (
-            "the model would give back a small part of it, whatever its scale and target, and its"
-            " size will change as soon as a policy finds it."
+            "the model would give back a small part of it, whatever its scale and target, and"
+            f" {change}."
         )
         advice = f"--dynamics.nll-beta 0.5 (docs/algorithms/rare-rewards.md); {again}"
         return [Finding("reward-rare", "warning", said, evidence, RARE_RULE, advice)]
     if seen.reward_rows < RARE_REWARD_ROWS or seen.reward_episodes < min(3, seen.episodes):
-        said += "its size will change as soon as a policy finds it."
+        said += f"{change}."
         rule = f"fewer than {RARE_REWARD_ROWS} rows or 3 episodes carry its variance: convention"
         return [Finding("reward-rare", "info", said, evidence, rule, again)]
     return []

@@ -39,10 +39,11 @@ class SideBySide(NamedTuple):
     """(m, O): squared error of the elites' mean after the first step."""
     wrong_end: np.ndarray
     """(m,): share of elites that are wrong about the end of the episode at the first step."""
-    nonfinite: int
-    absurd: int
-    rows: int
-    """Imagined states in all."""
+    nonfinite: list[int]
+    """By step, as the next two."""
+    absurd: list[int]
+    rows: list[int]
+    """Imagined states."""
 
 
 def side_by_side(
@@ -78,7 +79,7 @@ def side_by_side(
     mean = model.imagine(start, first, None).next_obs.mean(axis=1, dtype=np.float64)
     ends = np.array([path.steps == 1 and path.end == "terminated" for path in paths])
     squared_of_mean, wrong_end = np.zeros((0, size)), np.zeros(0)
-    nonfinite = absurd = rows = 0
+    nonfinite, absurd, rows = [0] * steps, [0] * steps, [0] * steps
     for t in range(steps):
         action = np.stack([path.action[min(t, path.steps - 1)] for path in paths])
         truth = np.stack([path.obs[min(t + 1, path.steps)] for path in paths]).astype(np.float64)
@@ -91,12 +92,12 @@ def side_by_side(
         drawn = told.next_obs[own].reshape(count, elites, size).astype(np.float64)
         going &= np.array([path.steps > t for path in paths])[:, None]
         finite = np.isfinite(drawn).all(axis=2)
-        rows += int(going.sum())
-        nonfinite += int((going & ~finite).sum())
+        rows[t] = int(going.sum())
+        nonfinite[t] = int((going & ~finite).sum())
         going &= finite
         drawn = np.where(going[..., None], drawn, 0.0)
         far = beyond(drawn)
-        absurd += int((going & (far > ABSURD)).sum())
+        absurd[t] = int((going & (far > ABSURD)).sum())
         weight = going / np.maximum(going.sum(axis=1, keepdims=True), 1)
         alive = np.flatnonzero(going.any(axis=1))
         squared = (weight[..., None] * (drawn - truth[:, None]) ** 2).sum(axis=1)

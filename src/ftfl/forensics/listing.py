@@ -32,6 +32,27 @@ def labels(autopsies: Sequence[Autopsy]) -> list[str]:
     return [str(s.path) for s in runs]
 
 
+def unlike(autopsies: Sequence[Autopsy]) -> list[str]:
+    """What must be known before runs of one task are compared: that they stand at other places."""
+    found = []
+    names = labels(autopsies)
+    for task in dict.fromkeys(a.subject.config.task.name for a in autopsies):
+        runs = [
+            (name, a.subject) for name, a in zip(names, autopsies, strict=True)
+            if a.subject.config.task.name == task
+        ]  # fmt: skip
+        for what, counts in (
+            ("steps", {name: s.step for name, s in runs}),
+            ("agent updates", {name: int(s.state.agent.updates) for name, s in runs}),
+        ):
+            if len(set(counts.values())) > 1:
+                told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+                found.append(
+                    f"runs of {task} are compared after different numbers of {what}: {told}"
+                )
+    return found
+
+
 def listed(numbers: Mapping[str, Any]) -> Iterator[tuple[str, Shown]]:
     """Every number by its dotted name; of one a channel, the median and the reward's."""
     yield from _mapping(numbers, "", ())
@@ -56,12 +77,13 @@ def _mapping(
 def _list(label: str, values: list[Any], names: Sequence[str]) -> Iterator[tuple[str, Shown]]:
     if not values or not isinstance(values[0], Estimate | float | int):
         return
-    if names and len(values) in (len(names), len(names) - 1):
+    paid = int(bool(names) and names[-1] == "reward")
+    if names and len(values) in (len(names), len(names) - paid):
         channels = [v.value if isinstance(v, Estimate) else float(v) for v in values]
-        known = sorted(v for v in channels[: len(names) - 1] if not math.isnan(v))
+        known = sorted(v for v in channels[: len(names) - paid] if not math.isnan(v))
         if known:
             yield f"{label}, median", float(statistics.median(known))
-        if len(values) == len(names) and names[-1] == "reward":
+        if paid and len(values) == len(names):
             yield f"{label}, reward", values[-1]
     elif isinstance(values[0], Estimate):
         for i in sorted({0, len(values) - 1}):

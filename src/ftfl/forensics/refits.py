@@ -181,9 +181,7 @@ def fidelity(found: Predicted, obs: np.ndarray, clusters: np.ndarray | None = No
         obs: (B, O) observations the predictions start from.
         clusters: (B,) episode of each row.
     """
-    nothing = found.truth.copy()
-    nothing[:, :-1] -= np.asarray(obs, np.float64)
-    nothing[:, -1] -= found.truth[:, -1].mean()
+    nothing = _nothing(found, obs)
     error = (found.mean - found.truth) ** 2
     averaged = (found.mean.mean(axis=0) - found.truth) ** 2
 
@@ -195,6 +193,45 @@ def fidelity(found: Predicted, obs: np.ndarray, clusters: np.ndarray | None = No
 
     member = error.mean(axis=0)
     return Fidelity(score(member + (found.std**2).mean(axis=0)), score(member), score(averaged))
+
+
+def reward_line(found: Predicted) -> tuple[float, float, float]:
+    """ρ, b and noise of the rewards that elites draw: r̂ = r̄ + b + ρ (r − r̄) + noise.
+
+    Each elite's own line, averaged over elites; NaN for a constant reward.
+    """
+    told, true = found.mean[..., -1], found.truth[:, -1]
+    centred = true - true.mean()
+    variance = float(np.mean(centred**2))
+    if variance == 0:
+        return (float("nan"),) * 3
+    slope = told @ centred / (len(true) * variance)
+    shift = (told - true).mean(axis=1)
+    left = told - true.mean() - shift[:, None] - slope[:, None] * centred
+    noise = np.sqrt((left**2 + found.std[..., -1] ** 2).mean(axis=1))
+    return float(slope.mean()), float(shift.mean()), float(noise.mean())
+
+
+def scores(found: Predicted, obs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of one refit: ``fidelity`` of draws (D,) and of members (D,), and ``reward_line`` (3,).
+
+    A refit that diverged is a result: −∞ where the truth varies, NaN elsewhere.
+    """
+    if not (np.isfinite(found.mean).all() and np.isfinite(found.std).all()):
+        varies = (_nothing(found, obs) ** 2).sum(axis=0) > 0
+        worthless = np.where(varies, -np.inf, np.nan)
+        return worthless, worthless, np.full(3, np.nan)
+    look = fidelity(found, obs)
+    drawn, member = (np.array([e.value for e in x]) for x in (look.drawn, look.member))
+    return drawn, member, np.array(reward_line(found))
+
+
+def _nothing(found: Predicted, obs: np.ndarray) -> np.ndarray:
+    """Errors of knowing nothing, (B, D): no channel moves, and the reward is its mean."""
+    errors = found.truth.copy()
+    errors[:, :-1] -= np.asarray(obs, np.float64)
+    errors[:, -1] -= found.truth[:, -1].mean()
+    return errors
 
 
 def _one_minus(ratio: Estimate) -> Estimate:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TypeAlias
 
-import jax
 import numpy as np
 
-from ftfl.config import Config, DynamicsConfig
-from ftfl.dynamics.predict import DynamicsState
+from ftfl.config import Config
 from ftfl.errors import FtflError
-from ftfl.forensics.audit import Truth, ask, plan, stored_paths
+from ftfl.forensics.audit import stored_paths
 from ftfl.forensics.evidence import Result
+from ftfl.forensics.examination import SEED, Examination
+from ftfl.forensics.forking import train_forks
 from ftfl.forensics.instruments.attribution import attribution
 from ftfl.forensics.instruments.critic import critic_account
 from ftfl.forensics.instruments.health import critic_health
@@ -26,94 +24,13 @@ from ftfl.forensics.instruments.targets import residual_or_direct
 from ftfl.forensics.instruments.units import unit_invariance
 from ftfl.forensics.instruments.variance import model_variance
 from ftfl.forensics.judging import judge
-from ftfl.forensics.learned import WorldModel
-from ftfl.forensics.rows import evenly, select, thinned
-from ftfl.forensics.subject import Subject
-from ftfl.types import Key
+from ftfl.forensics.rows import evenly, select
+from ftfl.rollouts.generate import length_at
 
 _MOST_ROWS = 5_000
 _UPDATES = 500
 """Of each refit: as many as a refit of the laptop profile makes, but from scratch."""
-_SEED = 0
-
-Told: TypeAlias = Callable[[str, int, int], None]
-"""(what, how many are done, how many there are to do); 0 of 0 where that is not known."""
-
-
-def nobody(what: str, done: int, asked: int) -> None:
-    """Is told nothing."""
-
-
 _STORED_PATHS = 500
-
-
-@dataclass(frozen=True)
-class Examination:
-    """A run, and what the simulator said of it."""
-
-    subject: Subject
-    quick: bool
-    seconds: float | None
-    told: Told
-
-    @cached_property
-    def _asked(self) -> Truth | FtflError:
-        try:
-            return ask(
-                self.subject,
-                plan(self.subject, self.quick),
-                self.seconds,
-                lambda done, asked: self.told("states the simulator was asked about", done, asked),
-            )
-        except FtflError as error:
-            return error
-
-    @property
-    def truth(self) -> Truth:
-        """The simulator's answers; raises FtflError where there are none."""
-        if isinstance(self._asked, FtflError):
-            raise FtflError(str(self._asked))
-        return self._asked
-
-    @property
-    def has_truth(self) -> bool:
-        """Whether the simulator could be asked."""
-        return not isinstance(self._asked, FtflError)
-
-    @property
-    def config(self) -> DynamicsConfig:
-        """Of the dynamics model; raises FtflError where the run has none."""
-        if self.subject.config.dynamics is None:
-            raise FtflError("the run has no dynamics model")
-        return self.subject.config.dynamics
-
-    @property
-    def model(self) -> WorldModel:
-        """The dynamics model; raises FtflError where there is none yet."""
-        model = self.subject.model if self.config else None
-        if model is None:
-            raise FtflError(f"the dynamics model is not trained yet at step {self.subject.step}")
-        return model
-
-    @property
-    def state(self) -> DynamicsState:
-        """The model's own state; raises as ``model``."""
-        assert self.model is not None
-        assert self.subject.state.dynamics is not None
-        return self.subject.state.dynamics
-
-    @property
-    def unseen(self) -> tuple[np.ndarray, bool]:
-        """Indices of rows that the model never trained on, or of all rows; and whether it is so."""
-        unseen = self.subject.unseen
-        if unseen is None or not unseen.any():
-            return np.arange(len(self.subject.rewards)), False
-        return np.flatnonzero(unseen), True
-
-    @property
-    def key(self) -> Key:
-        """For what an instrument draws; no stream of the run."""
-        return jax.random.key(_SEED)
 
 
 @dataclass(frozen=True)
@@ -125,6 +42,8 @@ class Instrument:
     measure: Callable[[Examination], Result]
     refits: bool = False
     """It trains models anew, which takes minutes."""
+    forks: bool = False
+    """It trains agents, which takes as long as training does: only where that was asked for."""
     concerns: Callable[[Config], bool] = lambda config: True
     """Whether there is anything to measure in a run so configured; if not, nobody misses it."""
 
@@ -143,9 +62,18 @@ def _variance(x: Examination) -> Result:
     return model_variance(x.state, rows, x.config, spec.obs_names, spec.reward_fn, clusters, unseen)
 
 
+def _stored(x: Examination, obs: np.ndarray, action: np.ndarray) -> np.ndarray | None:
+    """Which of these rows the run's screen stores, (N,); None where it takes nothing from any."""
+    if x.model.penalty is None:
+        return None
+    subject = x.subject
+    return judge(subject.state, subject.config, subject.spec, obs, action, SEED).stored
+
+
 def _reward(x: Examination) -> Result:
     subject, model = x.subject, x.model
     which, unseen = x.unseen
+    which = evenly(which, _MOST_ROWS)
     return reward_fidelity(
         model,
         np.asarray(subject.rows.obs)[which],
@@ -156,6 +84,9 @@ def _reward(x: Examination) -> Result:
         x.config,
         x.truth if x.has_truth else None,
         terminates=bool(np.asarray(subject.rows.terminated).any()),
+        stored=_stored(
+            x, np.asarray(subject.rows.obs)[which], np.asarray(subject.rows.action)[which]
+        ),
     )
 
 
@@ -178,6 +109,7 @@ def _rollout(x: Examination) -> Result:
         subject.spec.obs_names,
         source,
         steps,
+        used=int(length_at(subject.state.env_steps, subject.config)),
     )
 
 
@@ -200,7 +132,7 @@ def _screen(x: Examination) -> Result:
     which = evenly(which, _MOST_ROWS)
     rows = select(subject.rows, which)
     obs, action = np.asarray(rows.obs), np.asarray(rows.action)
-    judged = judge(subject.state, subject.config, subject.spec, obs, action, _SEED)
+    judged = judge(subject.state, subject.config, subject.spec, obs, action, SEED)
     assert subject.config.rollouts is not None
     return screen_sight(
         judged,
@@ -220,15 +152,18 @@ def _screened(config: Config) -> bool:
 
 def _health(x: Examination) -> Result:
     config = x.subject.config
-    rows = thinned(x.subject.rows, _MOST_ROWS)
+    which = evenly(np.arange(len(x.subject.rewards)), _MOST_ROWS)
+    rows, episode = select(x.subject.rows, which), x.subject.episode[which]
     agent = x.subject.state.agent
     # A sparse reward may be in none of the rows that are left.
     largest = float(np.abs(x.subject.rows.reward).max())
     penalty = None if x.subject.model is None else x.subject.model.penalty
     if penalty is not None:
-        taken = penalty(np.asarray(rows.obs), np.asarray(rows.action))
-        largest += float(np.abs(taken).max()) * x.subject.unit
-    return critic_health(agent, rows, config.sac, x.key, config.agent_reward_scale, largest)
+        obs, action = np.asarray(rows.obs), np.asarray(rows.action)
+        taken = penalty(obs, action)[_stored(x, obs, action)]
+        largest += float(np.abs(taken).max(initial=0.0)) * x.subject.unit
+    scale = config.agent_reward_scale
+    return critic_health(agent, rows, config.sac, x.key, scale, largest, episode)
 
 
 def _units(x: Examination) -> Result:
@@ -254,6 +189,12 @@ def _attribution(x: Examination) -> Result:
     )
 
 
+def _forks(x: Examination) -> Result:
+    if x.forks is None:
+        raise FtflError("the run is forked with --full only")
+    return train_forks(x.subject, x.forks, x.told)
+
+
 def _updates(x: Examination) -> int:
     return min(x.config.max_updates, _UPDATES)
 
@@ -269,4 +210,5 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     Instrument("unit_invariance", "Unit invariance", _units, refits=True),
     Instrument("residual_or_direct", "Residual or direct", _targets, refits=True),
     Instrument("attribution", "Attribution", _attribution, refits=True),
+    Instrument("paired_forks", "Paired forks", _forks, forks=True),
 )

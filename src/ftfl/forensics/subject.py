@@ -65,6 +65,11 @@ class Subject:
         state, progress = saving.load(checkpoint, config, spec)
         rows = in_order(state.real)
         if len(rows.reward) == 0:
+            if damage:
+                raise FtflError(
+                    f"{damage[0]}; the newest valid checkpoint of {run.path} is of step"
+                    f" {checkpoint.step} and has no real transitions yet."
+                )
             raise FtflError(
                 f"{run.path} has no real transitions at step {checkpoint.step} yet: wait for its"
                 " next checkpoint."

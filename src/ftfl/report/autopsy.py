@@ -10,7 +10,7 @@ from typing import Any
 
 from ftfl.forensics.autopsy import Autopsy
 from ftfl.forensics.evidence import SEVERITIES, Estimate, Finding
-from ftfl.forensics.listing import Shown, labels, listed
+from ftfl.forensics.listing import Shown, labels, listed, unlike
 from ftfl.forensics.registry import INSTRUMENTS, Instrument
 from ftfl.report.curves import load_arms
 from ftfl.report.html import write_report
@@ -68,6 +68,7 @@ def findings_section(runs: Mapping[str, Autopsy], failed: Mapping[str, str]) -> 
             " compare with an autopsy of sac on this task before the model is blamed."
         )
     notes = [f"Not examined: {sentence}" for sentence in failed.values()]
+    notes += [f"{line[0].upper()}{line[1:]}" for line in unlike(list(runs.values()))]
     notes += [f"{label}: {note}" for label, a in runs.items() for note in a.notes]
     reasons: dict[tuple[str, str], list[str]] = {}
     for label, autopsy in runs.items():
@@ -145,7 +146,8 @@ def instrument_section(instrument: Instrument, runs: Mapping[str, Autopsy]) -> S
         rows,
         (
             "Below each number its 95 % interval and the n it rests on (episodes, where rows of one"
-            " episode depend on each other); ftfl autopsy --json has every channel.",
+            " episode depend on each other; seeds, where models were trained anew; members, in"
+            " shares); ftfl autopsy --json has every channel.",
         ),
     )
     return Section(

@@ -208,6 +208,11 @@ def _soft(markup: str) -> str:
     return re.sub(r"(?<=\w)([=._/])(?=\w)", r"\1<wbr>", markup)
 
 
+def _options(markup: str) -> str:
+    """Options of a command line as code, which is not broken at its hyphens."""
+    return re.sub(r"(?<![\w-])--[a-z][\w.-]*\w", r"<code>\g<0></code>", markup)
+
+
 def _facts(facts: Mapping[str, Any]) -> str:
     lines = ["<dl>"]
     for name, value in facts.items():
@@ -220,4 +225,4 @@ def _fact(value: Any) -> str:
         return _facts(value) if value else "none"
     if isinstance(value, list | tuple):
         return "<br>".join(_fact(item) for item in value) or "none"
-    return "unknown" if value is None else _text(value) or "none"
+    return "unknown" if value is None else _options(_text(value)) or "none"

@@ -45,6 +45,7 @@ nav ol { margin: 0; padding-left: 1.25rem; }
 .notice h3 small { display: inline; font-weight: 400; }
 .notice p { margin: .3rem 0 0; }
 .notice dl { margin: .5rem 0 0; }
+dd code { font-size: .85em; white-space: nowrap; }
 figure { margin: 0; padding: .75rem; background: var(--card); border-radius: .4rem; min-width: 0;
   max-width: 34rem; }
 figure h3, caption { font-size: 1rem; font-weight: 600; line-height: 1.3; text-align: left; }

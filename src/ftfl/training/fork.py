@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,9 +94,16 @@ def changed_config(
 
 
 def fork(
-    parent: RunDir, config: Config, out: Path, argv: Sequence[str], step: int | None = None
+    parent: RunDir,
+    config: Config,
+    out: Path,
+    argv: Sequence[str],
+    step: int | None = None,
+    start_fresh: Collection[str] = (),
 ) -> Fork:
     """Make the run directory ``out``, whose first checkpoint is the parent's with ``config``.
+
+    ``start_fresh`` names components that start fresh whatever the changes are (see ``Fork.fresh``).
 
     Raises:
         FtflError: no such checkpoint, nothing left to train, or ``out`` exists already.
@@ -115,7 +122,8 @@ def fork(
         )
     logged = progress.rows - progress.env_steps
     new = run_state.init(config, spec, logged)
-    fresh = _fresh(before, config)
+    changed = _fresh(before, config)
+    fresh = (*changed, *(name for name in start_fresh if name not in changed))
     kept: dict[str, Any] = {
         name: getattr(new if name in fresh else state, name)
         for name in ("agent", "dynamics", "synthetic", "screen")

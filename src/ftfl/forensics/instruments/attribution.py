@@ -18,7 +18,7 @@ from ftfl.dynamics.predict import DynamicsState
 from ftfl.errors import unknown
 from ftfl.forensics.doors import AS_IS, CELLS, TO_CELLS, Changes, doors, flags
 from ftfl.forensics.evidence import Estimate, Finding, Numbers, mean_estimate
-from ftfl.forensics.refits import elect, fidelity, predictions, train, trains_alike
+from ftfl.forensics.refits import elect, predictions, scores, train, trains_alike
 from ftfl.forensics.rows import held_apart, ring_of, thinned
 from ftfl.types import RewardFn, Transition
 
@@ -33,8 +33,8 @@ AS_GOOD = 0.9
 """A door with this share of the best door's gain is named beside it."""
 RULE = (
     "the largest gain in what draws from the model are worth (below 0 counts as 0), over paired"
-    f" seeds, if its 95 % interval (not widened for having picked the best of all doors) excludes 0"
-    f" and it is at least {LOST}; it is a failure where more"
+    f" seeds, of those whose 95 % interval (not widened for having picked the best of all doors)"
+    f" excludes 0 and that are at least {LOST}; it is a failure where more"
     " than half of what is there after the change was lost before"
 )
 
@@ -50,8 +50,11 @@ class Arm:
     reward_member: np.ndarray
     """(S,): R² of a member's mean."""
     skill: np.ndarray
-    """(S, O): skill of drawn channels over persistence; NaN where a channel never moves."""
+    """(S, O): skill of drawn channels over persistence; NaN where a channel never moves, −∞ where
+    the refit diverged."""
     skill_member: np.ndarray
+    reward_line: np.ndarray
+    """(S, 3): ρ, b and noise of drawn rewards, r̂ = r̄ + b + ρ (r − r̄) + noise; NaN as ``reward``."""
 
     @property
     def reward_use(self) -> np.ndarray:
@@ -61,7 +64,7 @@ class Arm:
     @property
     def state_use(self) -> np.ndarray:
         """(S,): the same for skill, averaged over channels that move."""
-        moving = np.isfinite(self.skill).all(axis=0)
+        moving = ~np.isnan(self.skill).any(axis=0)
         if not moving.any():
             return np.full(self.skill.shape[0], np.nan)
         return np.clip(self.skill[:, moving], 0.0, 1.0).mean(axis=1)
@@ -74,6 +77,10 @@ class Arm:
             "reward_r2_drawn": mean_estimate(self.reward) if finite else None,
             "reward_r2_member": mean_estimate(self.reward_member) if finite else None,
             "reward_use": mean_estimate(self.reward_use) if finite else None,
+            **{
+                f"reward_{name}": mean_estimate(self.reward_line[:, i]) if finite else None
+                for i, name in enumerate(("slope", "shift", "noise"))
+            },
             "state_use": mean_estimate(np.nan_to_num(self.state_use)),
             "skill_drawn": self.skill.mean(axis=0).tolist(),
             "skill_member": self.skill_member.mean(axis=0).tolist(),
@@ -138,10 +145,11 @@ class Attribution:
         if not gains:
             return []
         before = mean_estimate(_use(self.base, what))
-        (best, gain), *rest = gains.items()
+        clear = {name: g for name, g in gains.items() if g.value >= LOST and g.above(0.0)}
+        best, gain = next(iter((clear or gains).items()))
         noun = "reward's R²" if what == "reward" else "state's skill"
-        together = self._two_changes(what, gain.value)
-        if gain.value < LOST or not gain.above(0.0):
+        together = self._two_changes(what, gain.value if clear else 0.0)
+        if not clear:
             return together or [
                 Finding(
                     f"no-door-restores-{what}",
@@ -154,7 +162,9 @@ class Attribution:
                 )
             ]
         after = before.value + gain.value
-        also = [name for name, g in rest if g.value >= AS_GOOD * gain.value and g.above(0.0)]
+        also = [
+            name for name, g in clear.items() if name != best and g.value >= AS_GOOD * gain.value
+        ]
         changes = {arm.name: arm.changes for arm in self.doors}
         return [
             Finding(
@@ -163,7 +173,7 @@ class Attribution:
                 f"changing {best} alone lifts the {noun} from {before.value:.2g} to {after:.2g}"
                 + (f"; as good: {', '.join(also)}." if also else "; no other door comes near."),
                 {"as_it_is": before, "gain": gain}
-                | {f"gain_{name}": g for name, g in list(gains.items())[1:4]},
+                | {f"gain_{k}": g for k, g in [(k, g) for k, g in gains.items() if k != best][:3]},
                 RULE,
                 flags(changes[best]),
             ),
@@ -181,7 +191,7 @@ class Attribution:
             Finding(
                 f"{what}-needs-both-repairs",
                 "warning",
-                f"the cell ({name}) gains {gain.value:.2g}, the best single change"
+                f"the cell ({name}) gains {gain.value:.2g}, the best clear single change"
                 f" {best_gain:.2g}.",
                 {"gain": gain, "best_single_gain": best_gain},
                 f"the whole 95 % interval lies {LOST} above the best single change",
@@ -235,7 +245,7 @@ def attribution(
     for name, changed in configs.items():
         if changed in found:  # the cell it is in, and doors that lead from one cell to another
             continue
-        scores = []
+        told = []
         for seed in seeds:
             if _trains(changed, config):
                 if progress is not None:
@@ -247,12 +257,12 @@ def attribution(
             else:
                 state = base[seed]
             state = elect(state, ring, changed, seed)
-            look = fidelity(predictions(state, test, changed, reward_fn), np.asarray(test.obs))
-            scores.append([[e.value for e in look.drawn], [e.value for e in look.member]])
-        table = np.array(scores)
+            predicted = predictions(state, test, changed, reward_fn)
+            told.append(scores(predicted, np.asarray(test.obs)))
+        drawn, member, line = (np.array(x) for x in zip(*told, strict=True))
         if seen < SEEN:
-            table[:, :, -1] = np.nan
-        found[changed] = (table[:, 0, -1], table[:, 1, -1], table[:, 0, :-1], table[:, 1, :-1])
+            drawn[:, -1] = member[:, -1] = line[:] = np.nan
+        found[changed] = (drawn[:, -1], member[:, -1], drawn[:, :-1], member[:, :-1], line)
 
     def arm(name: str) -> Arm:
         return Arm(name, arms[name], *found[configs[name]])

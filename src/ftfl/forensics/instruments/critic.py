@@ -193,8 +193,9 @@ class CriticAccount:
         if len(bias.parts) == 1:
             return own
         return {
-            "critic_fit": f"if sac errs as much on this task it is the critic: {own}; if not, its"
-            " targets are noisy: see reward fidelity",
+            "critic_fit": f"if sac after as many updates errs as much on this task, it is the"
+            f" critic: give it more updates, or {own}; if not, its targets are noisy: see reward"
+            " fidelity and rollout error",
             "reward_model": "see reward fidelity",
             "penalty": "that is what the screen is for; if the policy dares too little, a smaller"
             " --rollouts.screening.std-penalty (mopo) or --rollouts.screening.kl-penalty (m2ac)",

@@ -163,6 +163,7 @@ def critic_health(
     key: Key,
     reward_scale: float = 1.0,
     largest: float = 0.0,
+    episode: np.ndarray | None = None,
 ) -> CriticHealth:
     """Look at both critics on real rows.
 
@@ -173,6 +174,7 @@ def critic_health(
         key: of the fresh critic and of one draw from the policy.
         reward_scale: what the agent multiplies stored rewards by (``Config.agent_reward_scale``).
         largest: |stored reward| ever met, where that is beyond these rows.
+        episode: of each row; None: rows are independent.
 
     Raises:
         FtflError: fewer rows than the last hidden layer has units, which limits the rank.
@@ -204,10 +206,10 @@ def critic_health(
         rank=effective_rank(layers[-1]),
         rank_fresh=effective_rank(fresh_layers[-1]),
         weight_growth=np.stack(growth, axis=1),
-        q_mean=_mean(q.min(axis=0)),
+        q_mean=_mean(q.min(axis=0), episode),
         q_largest=float(np.abs(q).max()),
         bound=(largest + alpha * entropy) / (1.0 - config.discount),
-        twin_gap=_mean(np.abs(q[0] - q[1])),
+        twin_gap=_mean(np.abs(q[0] - q[1]), episode),
         updates=int(agent.updates),
     )
 
@@ -270,7 +272,7 @@ def _rms(kernel: Float[Array, "2 I J"]) -> np.ndarray:
     return np.sqrt((np.asarray(kernel, np.float64) ** 2).mean(axis=(1, 2)))
 
 
-def _mean(values: np.ndarray) -> Estimate:
+def _mean(values: np.ndarray, episode: np.ndarray | None) -> Estimate:
     if not np.isfinite(values).all():
         return Estimate(math.nan, -math.inf, math.inf, values.size, "some values are not finite")
-    return mean_estimate(values)
+    return mean_estimate(values, episode)

@@ -21,6 +21,7 @@ from ftfl.forensics.comparisons import Affine, Ranking, affine, rank
 from ftfl.forensics.evidence import Estimate, Finding, Numbers, mean_estimate
 from ftfl.forensics.groundtruth import MINIMUM_STATES
 from ftfl.forensics.learned import WorldModel, expected_reward
+from ftfl.forensics.moments import unknown
 
 _MOST_ROWS = 5_000
 UNEXPLAINED, SHRUNK, MISRANKED, SHIFTED = 0.5, 0.8, 0.5, 0.1
@@ -205,6 +206,7 @@ def reward_fidelity(
     truth: Truth | None = None,
     terminates: bool = False,
     seed: int = 0,
+    stored: np.ndarray | None = None,
 ) -> RewardFidelity:
     """Compare modelled with true rewards, on stored rows and, with ``truth``, on own actions.
 
@@ -217,6 +219,8 @@ def reward_fidelity(
         truth: the simulator's answers; None: only the stored rows are used.
         terminates: whether episodes end other than by the clock.
         seed: of draws and bootstraps.
+        stored: which rows the screen lets into the synthetic replay, (N,): what it takes from the
+            others nobody learns from. None: all.
     """
     pick = np.unique(np.linspace(0, len(reward) - 1, min(len(reward), _MOST_ROWS)).astype(int))
     obs, action, reward, episode = (np.asarray(x)[pick] for x in (obs, action, reward, episode))
@@ -234,13 +238,28 @@ def reward_fidelity(
         unseen=unseen,
         own=own,
         ranking=ranking,
-        penalty=None
-        if model.penalty is None
-        else mean_estimate(model.penalty(obs, action), episode),
+        penalty=_penalty(model, obs, action, episode, None if stored is None else stored[pick]),
         terminates=terminates,
         scale=config.scale,
         reward_model=config.reward_model,
     )
+
+
+def _penalty(
+    model: WorldModel,
+    obs: np.ndarray,
+    action: np.ndarray,
+    episode: np.ndarray,
+    stored: np.ndarray | None,
+) -> Estimate | None:
+    if model.penalty is None:
+        return None
+    taken = model.penalty(obs, action)
+    if stored is not None:
+        if not stored.any():
+            return unknown(float("nan"), 0, "the screen stores none of these rows")
+        taken, episode = taken[stored], episode[stored]
+    return mean_estimate(taken, episode)
 
 
 def _against_simulator(

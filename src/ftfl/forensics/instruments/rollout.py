@@ -52,10 +52,13 @@ class RolloutError:
     """Share of the true states outside it."""
     wrong_end: Estimate
     """Share of first steps in which the model is wrong about the episode's end."""
-    nonfinite: int
-    absurd: int
-    rows: int
-    """Imagined states in all."""
+    nonfinite: list[int]
+    """By step, as the next two."""
+    absurd: list[int]
+    rows: list[int]
+    """Imagined states."""
+    used: int
+    """Steps that the run's own branches have now; later ones are told as info."""
 
     def numbers(self) -> Numbers:
         """By name; lists run over steps, and those in ``by_channel`` over ``channels`` then."""
@@ -67,9 +70,10 @@ class RolloutError:
             "outside_data_share": self.outside,
             "truly_outside_data_share": self.outside_really,
             "wrong_end_share": self.wrong_end,
-            "nonfinite_rows_count": self.nonfinite,
-            "absurd_rows_count": self.absurd,
-            "imagined_rows_count": self.rows,
+            "nonfinite_rows_count": sum(self.nonfinite),
+            "absurd_rows_count": sum(self.absurd),
+            "imagined_rows_count": sum(self.rows),
+            "branch_length_steps": self.used,
             "channels": list(self.names),
             "by_channel": {
                 "skill": self.skill.tolist(),
@@ -81,21 +85,7 @@ class RolloutError:
 
     def findings(self) -> list[Finding]:
         """Whether imagined states can be learned from."""
-        found = []
-        bad = self.nonfinite + self.absurd
-        if bad:
-            found.append(
-                Finding(
-                    "absurd-states", "failure",
-                    f"{bad} of {self.rows} imagined states are not finite ({self.nonfinite}) or"
-                    f" more than {ABSURD:g} ranges outside all real data ({self.absurd}).",
-                    {"nonfinite": float(self.nonfinite), "absurd": float(self.absurd)},
-                    f"any state {ABSURD:g} times the data's whole range away: no real transition"
-                    " can span more than one range",
-                    "--rollouts.length 0 1 1 1 keeps branches at one step; a screen rejects"
-                    " uncertain rows",
-                )
-            )  # fmt: skip
+        found = self._absurd()
         one, mean = self.median_skill[0], self.median_skill_of_mean
         if one.below(0):
             noisy = mean.above(0)
@@ -126,22 +116,55 @@ class RolloutError:
                     "--dynamics.logvar-floor change, or --target innovation for slow channels",
                 )
             )  # fmt: skip
-        for step in sorted({0, len(self.outside) - 1}):
+        for step in sorted({0, min(self.used, len(self.outside)) - 1, len(self.outside) - 1}):
             out, real = self.outside[step], self.outside_really[step]
             if out.low - real.high > _ASTRAY:
                 found.append(
                     Finding(
-                        "imagined-states-outside-data", "warning",
+                        "imagined-states-outside-data", "warning" if step < self.used else "info",
                         f"After {step + 1} step{'s' * (step > 0)} {out} of imagined states lie"
-                        f" outside all real data, where truly {real} do.",
+                        f" outside all real data, where truly {real} do{self._beyond(step)}.",
                         {"imagined": out, "true": real},
                         f"intervals more than {_ASTRAY:g} apart; a convention, counted in"
-                        " docs/taxonomy.md",
-                        "--rollouts.length 0 1 1 1 keeps branches at one step",
+                        " docs/taxonomy.md; an info beyond the steps that the run's branches have",
+                        self._shorter(step),
                     )
                 )  # fmt: skip
                 break
         return found
+
+    def _absurd(self) -> list[Finding]:
+        """States that no replay should hold; in steps the run does not take, they are an info."""
+        bad = np.add(self.nonfinite, self.absurd)
+        if not bad.any():
+            return []
+        step = int(np.flatnonzero(bad)[0])
+        last = self.used if step < self.used else len(bad)
+        nonfinite, absurd = sum(self.nonfinite[:last]), sum(self.absurd[:last])
+        return [
+            Finding(
+                "absurd-states", "failure" if step < self.used else "info",
+                f"{nonfinite + absurd} of {sum(self.rows[:last])} imagined states within {last}"
+                f" step{'s' * (last > 1)} are not finite ({nonfinite}) or more than {ABSURD:g}"
+                f" ranges outside all real data ({absurd}){self._beyond(step)}.",
+                {"nonfinite": float(nonfinite), "absurd": float(absurd)},
+                f"any state {ABSURD:g} times the data's whole range away: no real transition can"
+                " span more than one range; an info beyond the steps that the run's branches have",
+                f"{self._shorter(step)}; a screen rejects uncertain rows".removeprefix("; "),
+            )
+        ]  # fmt: skip
+
+    def _beyond(self, step: int) -> str:
+        if step < self.used:
+            return ""
+        return f" (this run's own branches have {self.used} step{'s' * (self.used > 1)})"
+
+    def _shorter(self, step: int) -> str:
+        if step >= self.used:
+            return f"keep branches at {self.used} step{'s' * (self.used > 1)}"
+        if self.used == 1:
+            return ""
+        return "--rollouts.length 0 1 1 1 keeps branches at one step"
 
     def _channels_without_skill(self) -> list[str]:
         with np.errstate(invalid="ignore"):
@@ -158,6 +181,7 @@ def rollout_error(
     source: Source = "own actions",
     steps: int = STEPS,
     seed: int = 0,
+    used: int | None = None,
 ) -> RolloutError:
     """Let the model repeat what the simulator did from the same states with the same actions.
 
@@ -171,6 +195,7 @@ def rollout_error(
         source: whose actions the paths hold.
         steps: k.
         seed: of the model's draws and the bootstraps.
+        used: steps that the run's own branches have; None: ``steps``.
 
     Raises:
         FtflError: no path has a step, or no prediction is finite.
@@ -183,7 +208,7 @@ def rollout_error(
     low, high = np.minimum(obs.min(0), next_obs.min(0)), np.maximum(obs.max(0), next_obs.max(0))
     told = side_by_side(model, paths, steps, low, high, np.random.default_rng(seed))
     if not told.moments:
-        raise FtflError(f"none of the model's {told.rows} predictions is finite.")
+        raise FtflError(f"none of the model's {sum(told.rows)} predictions is finite.")
     channels = _Channels(
         std=next_obs.std(0, dtype=np.float64),
         change=(next_obs - obs).std(0, dtype=np.float64),
@@ -207,6 +232,7 @@ def rollout_error(
         nonfinite=told.nonfinite,
         absurd=told.absurd,
         rows=told.rows,
+        used=steps if used is None else used,
     )
 
 

@@ -78,12 +78,17 @@ class Scales:
     """By how much the elites' squared error exceeds that of members drawn at random, as a share,
     averaged over all outputs but the one that decides most; below 0 they are better."""
     cell: str
+    draws_reward: bool
+    """Rollouts draw rewards with the std that the model predicts."""
+    tested_on: str
+    """``held-out``, or ``training`` where no row is kept for good (``holdout`` not persistent)."""
 
     def numbers(self) -> Numbers:
         """Everything, by name; lists run over ``names``."""
         arrays = ("near_floor", "near_cap", "floor_std", "cap_std", "held_out_rms", "elite_share")
         return {
             "cell": self.cell,
+            "tested_on": self.tested_on,
             **self.table.numbers(),
             "at_start": None if self.at_start is None else self.at_start.numbers(),
             "trained": None if self.trained is None else self.trained.numbers(),
@@ -148,6 +153,8 @@ def target_scales(
         elite_share,
         elite_cost(relative, np.asarray(state.elites), int(np.argmax(elite_share))),
         f"{config.target}, {config.scale}",
+        config.reward_draw == "sample",
+        "held-out" if config.holdout == "persistent" else "training",
     )
 
 
@@ -192,10 +199,13 @@ def _held_out(
 
 
 def _reward_findings(scales: Scales) -> list[Finding]:
-    found: list[Finding] = []
+    if scales.table.names[-1] != "reward" or scales.table.std[-1].value == 0:
+        return []
+    floored = _reward_below_floor(scales)
     start, now = scales.at_start, scales.trained
-    if start is None or now is None or scales.table.std[-1].value == 0:
-        return found
+    if start is None or now is None:
+        return floored
+    found: list[Finding] = []
     step = now.reward_step_over_std
     if step.value > STEP_WARNING:
         found.append(
@@ -227,23 +237,24 @@ def _reward_findings(scales: Scales) -> list[Finding]:
                 " the door)",
             )
         )
+    return [*found, *floored]
+
+
+def _reward_below_floor(scales: Scales) -> list[Finding]:
     floor = float(scales.floor_std[-1]) / scales.table.std[-1].value
-    if floor > NOISE:
-        found.append(
-            Finding(
-                "reward-below-floor",
-                "warning",
-                f"the least std the model can predict is {floor:.2g} times the spread of real"
-                " rewards, so drawn rewards are mostly noise."
-                if floor > 1
-                else f"the least std the model can predict is {floor:.2g} times the spread of real"
-                " rewards.",
-                {"floor_over_std": floor, "near_floor_share": float(scales.near_floor[-1])},
-                NOISE_RULE,
-                "--scale unit, or --dynamics.reward-draw mean, or a lower --dynamics.logvar-min",
-            )
+    if floor <= NOISE or not scales.draws_reward:
+        return []
+    return [
+        Finding(
+            "reward-below-floor",
+            "warning",
+            f"the least std the model can predict is {floor:.2g} times the spread of real rewards"
+            + (", so drawn rewards are mostly noise." if floor > 1 else "."),
+            {"floor_over_std": floor, "near_floor_share": float(scales.near_floor[-1])},
+            NOISE_RULE,
+            "--scale unit, or --dynamics.reward-draw mean, or a lower --dynamics.logvar-min",
         )
-    return found
+    ]
 
 
 def _bound_findings(scales: Scales) -> list[Finding]:
@@ -280,8 +291,8 @@ def _bound_findings(scales: Scales) -> list[Finding]:
                 f"in {capped.sum()} of {channels} channels the model errs by more than the largest"
                 " std it can predict.",
                 {"channels_share": float(capped.mean())},
-                "held-out error above the bound, and most predictions within ln 2 of it, where the"
-                " bound passes on less than half of the gradient",
+                f"{scales.tested_on} error above the bound, and most predictions within ln 2 of it,"
+                " where the bound passes on less than half of the gradient",
                 "--scale unit, or a higher --dynamics.logvar-max",
             )
         )

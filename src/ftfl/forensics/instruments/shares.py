@@ -34,6 +34,7 @@ from ftfl.dynamics.targets import (
 )
 from ftfl.errors import FtflError
 from ftfl.forensics.evidence import Estimate, Numbers, mean_estimate
+from ftfl.forensics.moments import unknown
 from ftfl.nets import Optimiser
 from ftfl.replay import Replay, Split, take
 from ftfl.types import Key
@@ -68,8 +69,14 @@ class RewardShares:
 
     @property
     def reward_step_over_std(self) -> Estimate:
-        """How far one update throws the reward's mean, in standard deviations of the reward."""
-        return mean_estimate(self.step_over_std[:, -1])
+        """How far one update throws the reward's mean, in standard deviations of the reward.
+
+        NaN for a constant reward.
+        """
+        steps = self.step_over_std[:, -1]
+        if np.isnan(steps).any():
+            return unknown(float("nan"), len(steps), "a constant reward has no spread")
+        return mean_estimate(steps)
 
     def numbers(self) -> Numbers:
         """All shares, and how far one update throws each output."""
@@ -157,12 +164,14 @@ def _measure(
     centred = zs - jnp.broadcast_to(jnp.mean(z, axis=0), zs.shape)
     weight = jnp.exp(-out.logvar)
     size = zs.shape[1] * zs.shape[2]
-    squares = jnp.mean(weight * (out.mean - zs) ** 2, axis=1)
+    # Under β-NLL a row counts by e^{βℓ}, which has no gradient of its own (ensemble.loss).
+    counts = jnp.exp(config.nll_beta * out.logvar)
+    squares = jnp.mean(counts * weight * (out.mean - zs) ** 2, axis=1)
     # Three ways into the trunk, each for the reward and for the rest.
     none = jnp.zeros_like(zs)
-    mean = 2.0 * weight * (out.mean - zs) / size
-    variance = (1.0 - weight * (out.mean - zs) ** 2) / size
-    signal = -2.0 * weight * centred / size
+    mean = counts * 2.0 * weight * (out.mean - zs) / size
+    variance = counts * (1.0 - weight * (out.mean - zs) ** 2) / size
+    signal = counts * -2.0 * weight * centred / size
     ways = Gaussian(jnp.stack([mean, none, signal]), jnp.stack([none, variance, none]))
     is_reward = jnp.broadcast_to(jnp.arange(z.shape[1]) == z.shape[1] - 1, ways.mean.shape)
     parts = [

@@ -1,4 +1,4 @@
-"""Figures of models trained anew: what units, targets and single changes make of them."""
+"""Figures of what was trained anew: what units, targets and single changes make of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from ftfl.forensics.instruments.attribution import Attribution
+from ftfl.forensics.instruments.forks import PairedForks
 from ftfl.forensics.instruments.targets import TargetComparison
 from ftfl.forensics.instruments.units import UnitInvariance
 from ftfl.report.instruments.dots import Axis, Dot, dots, left_out, picked
@@ -75,5 +76,18 @@ def _doors(results: Mapping[str, Attribution], what: str, title: str, axis: str)
         "Models trained anew on the run's own rows, each with one thing changed, against one"
         " with nothing changed (0, dashed). Right of 0 the change repairs something. It is what"
         " the model gains on held-out rows; whether the agent gains is for a paired fork to say.",
+        BARS,
+    )
+
+
+def forks(results: Mapping[str, PairedForks]) -> Figure:
+    """What each change gives the agent, from `train_forks`."""
+    steps = ", ".join(f"{n:,}" for n in sorted({r.steps for r in results.values()}))
+    return dots(
+        "What one change gives the agent",
+        {run: dict(result.gains()) for run, result in results.items()},
+        Axis("return gained (reward)", marks=(0.0,)),
+        f"The same agent, {steps} steps on, with one thing changed, against a fork with nothing"
+        " changed (0, dashed). Right of 0 the agent earns more. Models start anew in all of them.",
         BARS,
     )

@@ -87,4 +87,11 @@ VIEWS: dict[str, View] = {
         " in all four combinations of target and scale, and with one door opened at a time.",
         (refits.reward_doors, refits.state_doors),
     ),
+    "paired_forks": View(
+        "What a change does to a model need not matter to the agent. Here the same agent goes on"
+        " from one checkpoint several times over, with one thing changed each time: without a"
+        " model, with each repair, with more real rows. Within a seed all forks have the same"
+        " randomness.",
+        (refits.forks,),
+    ),
 }
