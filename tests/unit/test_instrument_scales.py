@@ -92,7 +92,8 @@ def test_a_constant_reward_has_no_scale():
     assert table.std[-1].value == 0
     assert table.seen_rms[-1] == 0
     config = model("mbpo")
-    state, ring = untrained(rows, config)
+    ring = ring_of(rows)
+    state = fresh(jax.random.key(1), ring, SPLIT, config)
     scales = target_scales(state, ring, HOLDOUT, jax.random.key(0), config)
     step = scales.numbers()["trained"]["reward_step_over_std"]
     assert math.isnan(step.value)

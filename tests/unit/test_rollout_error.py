@@ -1,5 +1,7 @@
 """Rollout error: zero for an exact model, and what was put in for others."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -29,7 +31,7 @@ def test_an_exact_model_has_no_error_and_full_skill(data):
     np.testing.assert_allclose(found.error_in_std, 0, atol=1e-6)
     np.testing.assert_allclose(found.skill, 1, atol=1e-9)
     assert all(e.value == pytest.approx(1) for e in found.median_skill)
-    assert (found.nonfinite, found.absurd, found.rows) == (0, 0, 80 * 3 * 5)
+    assert (sum(found.nonfinite), sum(found.absurd), sum(found.rows)) == (0, 0, 80 * 3 * 5)
     assert found.wrong_end.value == 0
     assert found.findings() == []
 
@@ -76,15 +78,15 @@ def test_states_outside_the_data_absurd_and_not_finite_are_counted(data):
 
 def test_steps_beyond_the_runs_own_branches_are_an_info(data):
     """A run of one-step branches never learns from a fifth step."""
-    drifting = model_of(lambda o, a: 2.5 * o + PUSH * a + 0.3, lambda o, a: o[:, 0])
+    away = model_of(lambda o, a: o + PUSH * a + 0.6, lambda o, a: o[:, 0])
+    found = rollout_error(away, *data)
+    sound = dataclasses.replace(found, outside=[found.outside_really[0], *found.outside[1:]])
     for used, severity in ((1, "info"), (5, "warning")):
-        found = rollout_error(drifting, *data, used=used)
-        outside = {f.name: f for f in found.findings()}["imagined-states-outside-data"]
-        if found.outside[0].low - found.outside_really[0].high > 0.2:
-            pytest.fail("the case must be sound at its first step")
+        told = {f.name: f for f in dataclasses.replace(sound, used=used).findings()}
+        outside = told["imagined-states-outside-data"]
         assert outside.severity == severity
         assert ("this run's own branches have 1 step" in outside.sentence) == (used == 1)
-    late = model_of(lambda o, a: 30 * o + PUSH * a, lambda o, a: o[:, 0])
+    late = model_of(lambda o, a: 5 * o + PUSH * a, lambda o, a: o[:, 0])
     one, five = (rollout_error(late, *data, used=used) for used in (1, 5))
     assert one.absurd == five.absurd
     assert one.absurd[0] == 0 < one.absurd[-1]
@@ -96,7 +98,7 @@ def test_branches_count_as_long_as_they_last_and_their_ends_are_checked(data):
     paths, clusters, *rest = data
     short = [cut(p, 1)._replace(end="terminated") if i % 2 else p for i, p in enumerate(paths)]
     found = rollout_error(regulator_model(), short, clusters, *rest)
-    assert found.rows == 3 * (80 + 4 * 40)
+    assert sum(found.rows) == 3 * (80 + 4 * 40)
     assert found.wrong_end.value == pytest.approx(0.5)
     with pytest.raises(FtflError, match="no branch"):
         rollout_error(regulator_model(), [cut(p, 0) for p in paths], clusters, *rest)
@@ -115,5 +117,5 @@ def test_a_channel_that_never_moves_has_no_number_and_spoils_none(data):
     found = rollout_error(model, wide, clusters, both(obs), both(next_obs), ("x", "one"))
     assert np.isnan(found.skill[:, 1]).all()
     assert found.median_skill[0].value > 0.99
-    assert found.absurd == 0
+    assert sum(found.absurd) == 0
     assert found.outside[0].value < 0.5
