@@ -103,6 +103,27 @@ def moments() -> list[str]:
     return ["## As SAC trains", seeds + "bars 95 % t intervals.", "\n".join(parts)]
 
 
+def kinds() -> list[str]:
+    """Use of drawn states by kind of channel, averaged over a task's moments."""
+    rows = []
+    lines = [r for r in read_lines(HERE / "results" / "refits.jsonl")
+             if not r.get("nll_beta") and r["numbers"]["updates"] == 500]  # fmt: skip
+    for task in sorted({line["task"] for line in lines}):
+        mine = [line["numbers"] for line in lines if line["task"] == task]
+        kind = [name.partition("[")[0] for name in mine[0]["names"]]
+        for one in dict.fromkeys(kind):
+            which = [i for i, name in enumerate(kind) if name == one]
+            skill = {cell: [[n["cells"][cell]["skill_drawn"][i] or 0.0 for i in which]
+                            for n in mine] for cell in CELLS}  # fmt: skip
+            use = (f"{np.clip(skill[cell], 0, 1).mean():.2f}" for cell in CELLS)
+            rows.append([task, one.replace("_", " "), str(len(which)), *use])
+    meaning = (
+        "Use of drawn states in the refits of 500 updates, by kind of channel: mean over channels,"
+        " seeds and moments, where less than nothing counts as nothing."
+    )
+    return ["## By kind of channel", meaning, table(["task", "kind", "n", *CELLS], rows)]
+
+
 def refits() -> list[str]:
     """Cells and doors on SAC's own replays."""
     lines = read_lines(HERE / "results" / "refits.jsonl")
@@ -176,6 +197,8 @@ def forks() -> list[str]:
         "last return": lambda r: r["returns"][-1][1],
         "R² of draws": lambda r: dig(r, "autopsy/reward_fidelity/replay_drawn/r2"),
         "slope ρ": lambda r: dig(r, "autopsy/reward_fidelity/replay/slope"),
+        "shift b": lambda r: dig(r, "autopsy/reward_fidelity/replay/shift_reward"),
+        "noise": lambda r: dig(r, "autopsy/reward_fidelity/replay_drawn/noise_reward"),
         "critic: bias": lambda r: dig(r, account + "bias"),
         "critic fit": lambda r: dig(r, account + "critic_fit"),
         "reward model": lambda r: dig(r, account + "reward_model"),
@@ -238,10 +261,8 @@ def simulators() -> list[str]:
 def main() -> None:
     """The whole page."""
     introduction = (HERE / "INTRODUCTION.md").read_text(encoding="utf-8").rstrip()
-    PAGE.write_text(
-        "\n\n".join([MARK, introduction, *moments(), *refits(), *forks(), *simulators()]) + "\n",
-        encoding="utf-8",
-    )
+    parts = [MARK, introduction, *moments(), *kinds(), *refits(), *forks(), *simulators()]
+    PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -74,6 +74,31 @@ RULES: dict[str, Rule] = {
 }
 
 
+def of_forks(task: str = "hopper-stand") -> str:
+    """What was told of forks of one task's agents: those with a model, and SAC's beside them."""
+    seen: dict[tuple[Any, ...], Row] = {}
+    for name in ("findings", "lineage"):
+        for line in read_lines(BENCHMARKS / name / "results" / "forks.jsonl"):
+            if line["task"] == task and "findings" in line:
+                seen[line["at"], line["steps"], line["arm"], line["seed"]] = line
+    groups = sorted({(at, steps) for at, steps, _, _ in seen})
+    rows = []
+    for at, steps in groups:
+        here = {arm: [line for (a, s, b, _), line in seen.items() if (a, s) == (at, steps)
+                      and (b == "sac") == (arm == "sac")] for arm in ("sac", "model")}  # fmt: skip
+        if not here["sac"]:
+            continue  # nothing to compare with
+        rows.append([
+            f"{at // 1000}k, {steps:,} steps on",
+            *(" / ".join(f"{sum(rule(line) is True for line in here[arm])} of {len(here[arm])}"
+                         for arm in ("model", "sac"))
+              for rule in (about("critic-", "gradient-", "reward-", "screen-"),
+                           about("worse-than", "absurd", "imagined", "overconfident"))),
+        ])  # fmt: skip
+    head = ["agent", "about critic or reward: forks with a model / SAC's", "about states"]
+    return table(head, rows)
+
+
 def count(lines: Iterable[Row], rule: Rule, fails: float) -> str:
     """Hits among the runs that failed, false alarms among the others."""
     seen = [(rule(line), line["return"] < fails) for line in lines]

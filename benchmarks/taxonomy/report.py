@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from ftfl.forensics.foresight import recommend
+
 HERE = Path(__file__).parent
 BENCHMARKS = HERE.parent
 sys.path.append(str(BENCHMARKS))
@@ -115,7 +117,7 @@ def badly_fitted(cell: str, known: dict[Place, dict[str, Row]]) -> Predictor:
 FITS = fits()
 PREDICTORS: dict[str, dict[str, Predictor]] = {
     "mbpo": {
-        "diagnose recommends another preset": lambda r: r["recommended"] not in ("mbpo", None),
+        "diagnose recommends another preset": lambda r: recommended(r) not in ("mbpo", None),
         "a short fit of the cell": badly_fitted("mbpo", FITS),
         "V > 10⁴": lambda r: r["dynamics_over_reward"][0] > LARGE_V,
         "always": lambda r: True,
@@ -210,22 +212,28 @@ def forked() -> dict[str, str]:
     return {task: "; ".join(words) for task, words in told.items()}
 
 
+def recommended(line: Row) -> str | None:
+    """What `ftfl diagnose` recommends for these findings, by today's rule."""
+    return recommend(line["findings"], "cannot-tell-yet" in line["findings"]).preset
+
+
 def structure(line: Row) -> list[str]:
     """The measured columns every table shows."""
     v = line["dynamics_over_reward"]
     shown = short(v[0]) if line["reward_rows"] >= 10 else f"({short(v[0])})"
     modes = [n for n, s in line["findings"].items() if s != "info"]
-    remedy = line["recommended"] or "cannot tell yet"
+    remedy = recommended(line) or "cannot tell yet"
+    ends = f"{line['terminated_share']:.1%} of steps" if line["terminated_share"] else "never"
     return [
         str(line["outputs"]), shown, short(line["reward_std"][0]),
         f"{line['reward_rows']:.0f}", short(line["kappa_median"]),
-        short(line["change_over_std_median"]),
+        short(line["change_over_std_median"]), ends,
         ", ".join(modes) or "none", remedy,
     ]  # fmt: skip
 
 
-HEAD = ("D", "V", "std of r", "steps that carry r", "κ", "change / std", "predicted failure modes",
-        "recommended", "verified by training")  # fmt: skip
+HEAD = ("D", "V", "std of r", "steps that carry r", "κ", "change / std", "ends",
+        "predicted failure modes", "recommended", "verified by training")  # fmt: skip
 
 
 def main() -> None:
@@ -252,6 +260,10 @@ def main() -> None:
         "Runs one by one, which fail below the same return. What is marked (info) is not told as a"
         " warning.",
         autopsies.calibration(FAILS * worst),
+        "On forks of hopper-stand's agents, where the outcome is known without a threshold (every"
+        " fork with a model lost the agent or learned nothing where SAC learned; SAC's did not),"
+        " warnings and failures that were told:",
+        autopsies.of_forks(),
         (HERE / "VERDICT_AUTOPSY.md").read_text(encoding="utf-8").rstrip(),
         "## Tasks",
         f"{said} of {len(tasks)} verified by training, the rest predicted only. V in brackets:"
