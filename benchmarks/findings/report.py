@@ -258,10 +258,39 @@ def simulators() -> list[str]:
     return ["## The simulator as the model", meaning, *parts] if parts else []
 
 
+def every_instrument() -> list[str]:
+    """What all instruments said of one real run, and of SAC beside it."""
+    lines = read_lines(HERE / "results" / "every_instrument.jsonl")
+    if not lines:
+        return []
+    rows = [[line["label"], f["severity"], f["name"], f["sentence"].replace("|", "\\|")]
+            for line in lines for f in line["findings"]]  # fmt: skip
+    names = list(dict.fromkeys(name for line in lines for name in line["numbers"]))
+    silent = [f"{line['label']}: {name.replace('_', ' ')} ({why})"
+              for line in lines for name, why in line["not_measured"].items()]  # fmt: skip
+    return [
+        "## Every instrument on a real run",
+        f"{lines[0]['task']}, profile probe, seed 0, {lines[0]['step']:,} steps"
+        f" (`every_instrument.py`): {len(names)} instruments measured"
+        f" ({', '.join(name.replace('_', ' ') for name in names)}); not measured:"
+        f" {'; '.join(silent) or 'nothing'}. All numbers are in the raw lines. What was found:",
+        table(["run", "severity", "finding", "in words"], rows),
+    ]
+
+
 def main() -> None:
     """The whole page."""
     introduction = (HERE / "INTRODUCTION.md").read_text(encoding="utf-8").rstrip()
-    parts = [MARK, introduction, *moments(), *kinds(), *refits(), *forks(), *simulators()]
+    parts = [
+        MARK,
+        introduction,
+        *moments(),
+        *kinds(),
+        *refits(),
+        *forks(),
+        *simulators(),
+        *every_instrument(),
+    ]
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 

@@ -3,8 +3,9 @@
     python benchmarks/findings/simulator.py RUN --arms simulator mbpo mbpo/states mbpo/reward
 
 From one checkpoint of a run (RUN: a folder that `run.py parents` keeps) every arm makes the same
-updates of the same agent, on the same real rows and from the same starts; only where synthetic
-transitions come from differs:
+updates of the same agent, on the same real rows and from the same pool of starts (a model's draws
+take random numbers as well, so that arms with and without one draw other starts from the second
+step on); only where synthetic transitions come from differs:
 
     sac            none: real rows alone, as many updates
     simulator      the simulator, led back to real states and given the policy's actions

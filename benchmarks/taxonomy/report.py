@@ -264,6 +264,9 @@ def main() -> None:
         " fork with a model lost the agent or learned nothing where SAC learned; SAC's did not),"
         " warnings and failures that were told:",
         autopsies.of_forks(),
+        "So a half-trained agent's loss is told, and a solved agent's mostly not: at 300k rewards"
+        " are known, the critic still orders states, and next states alone lose the agent within"
+        " 1,000 steps. `ftfl autopsy --full` finds such a loss by letting the agent go on.",
         (HERE / "VERDICT_AUTOPSY.md").read_text(encoding="utf-8").rstrip(),
         "## Tasks",
         f"{said} of {len(tasks)} verified by training, the rest predicted only. V in brackets:"

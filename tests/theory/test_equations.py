@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ftfl.config import DynamicsConfig
 from ftfl.dynamics.ensemble import Gaussian, nll
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,11 +83,32 @@ def test_a_half_is_the_least_weight_under_which_larger_errors_pull_no_less(compa
 def test_the_optimal_policy_survives_an_affine_reward_unless_something_terminates():
     changed = EQUATIONS.changed_actions
     assert changed(terminating=0.0, intercept=3.0, shrink=0.05) == 0.0
-    assert changed(terminating=0.5, intercept=3.0, shrink=1.0) > 0.2
+    assert changed(terminating=0.5, intercept=0.5, shrink=1.0) == pytest.approx(0.115, abs=1e-3)
+    assert changed(terminating=0.5, intercept=3.0, shrink=1.0) == pytest.approx(0.395, abs=1e-3)
     uneven = np.random.default_rng(0).uniform(0, 2, (20, 4))
     assert changed(terminating=0.0, intercept=0.0, shrink=uneven) > 0.1
     # A factor below 1 − 1/β turns the ranking round.
     assert changed(terminating=0.0, intercept=0.0, shrink=-0.5) > 0.5
+
+
+def test_a_shrunken_critic_is_a_hotter_policy():
+    """§2.1: the soft policy of wQ at temperature α is that of Q at α/w."""
+    q = np.random.default_rng(0).normal(size=(5, 4))
+    weight, alpha = 0.3, 0.2
+
+    def soft(values, temperature):
+        odds = np.exp(values / temperature)
+        return odds / odds.sum(axis=1, keepdims=True)
+
+    np.testing.assert_allclose(soft(weight * q + 7.0, alpha), soft(q, alpha / weight), rtol=1e-9)
+
+
+def test_a_direct_floor_passes_the_change_where_the_page_says():
+    """§1.3: 0.0067/√(2(1 − κ)) of the change is above 1 from κ = 0.99998 on."""
+    floor = np.exp(0.5 * DynamicsConfig().logvar_min)
+    assert floor == pytest.approx(0.0067, abs=5e-5)
+    over = [floor / np.sqrt(2 * (1 - kappa)) for kappa in (0.99997, 0.99998)]
+    assert over[0] < 1 < over[1]
 
 
 def test_the_likelihood_knows_no_unit_but_for_its_bounds():
