@@ -30,7 +30,7 @@ def test_a_run_of_every_preset_is_examined_by_all_instruments_that_concern_it(
     run_dir = RunDir.create(tmp_path / "run", cfg.to_dict(config), {})
     Loop(config, make_env(TASK), make_env(TASK), run_dir).run()
     autopsy = examine(Subject.load(tmp_path / "run"), quick=True)
-    concerned = {i.name for i in INSTRUMENTS if i.concerns(config) and not i.refits}
+    concerned = {i.name for i in INSTRUMENTS if i.concerns(config) and not (i.refits or i.forks)}
     of_models = {"target_scales", "model_variance", "reward_fidelity", "rollout_error"}
     if config.dynamics is None:
         concerned -= of_models
