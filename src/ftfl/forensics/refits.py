@@ -204,7 +204,7 @@ def reward_line(found: Predicted) -> tuple[float, float, float]:
     centred = true - true.mean()
     variance = float(np.mean(centred**2))
     if variance == 0:
-        return (float("nan"),) * 3
+        return float("nan"), float("nan"), float("nan")
     slope = told @ centred / (len(true) * variance)
     shift = (told - true).mean(axis=1)
     left = told - true.mean() - shift[:, None] - slope[:, None] * centred
