@@ -92,7 +92,7 @@ def examine(
         told(instrument.title.lower(), 0, 0)
         try:
             result = instrument.measure(x)
-            result.numbers(), result.findings()  # what cannot be told is not measured
+            _ = result.numbers(), result.findings()  # what cannot be told is not measured
         except FtflError as error:
             unmeasured[instrument.name] = str(error)
         else:
