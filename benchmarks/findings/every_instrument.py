@@ -49,7 +49,9 @@ def main() -> None:
     for run in told["runs"]:
         kept = ("label", "task", "seed", "step", "states", "findings", "not_measured")
         add_line(RESULTS, rounded(short({
-            **{k: run[k] for k in kept}, "numbers": run["numbers"],
+            **{k: run[k] for k in kept},
+            "numbers": {**run["numbers"], "paired_forks": {
+                k: v for k, v in run["numbers"]["paired_forks"].items() if k != "folder"}},
             "seconds_of_both": round(time.monotonic() - begin),
         })))  # fmt: skip
 
