@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ftfl.forensics.doors import CELLS, TO_CELLS
+from ftfl.forensics.foresight_fit import PRESETS
 from ftfl.forensics.instruments.attribution import SEEN
 from ftfl.report.drawing import draw
 from ftfl.report.styles import STYLES, slots
@@ -31,9 +32,8 @@ MARK = (
     " results; change those and run it. -->"
 )
 ARMS = ("sac", "mbpo", "mbpo-unit", "mbpo-direct", "ftfl")
-PRESETS = {"residual, raw": "mbpo", "residual, unit": "mbpo-unit",
-           "direct, raw": "mbpo-direct", "direct, unit": "ftfl"}  # fmt: skip
-"""Cells look like their presets."""
+UPDATES = 500
+"""Of a refit, unless its title says otherwise."""
 Row = dict[str, Any]
 
 
@@ -50,6 +50,12 @@ def shown(estimate: Any) -> str:
 def judged(line: Row) -> bool:
     """Whether the rewards of the stretches held apart vary at all."""
     return line["numbers"].get("held_out_reward_variance_share", 1.0) >= SEEN
+
+
+def usual_refits() -> list[Row]:
+    """Refits of the usual number of updates by the likelihood."""
+    return [r for r in read_lines(HERE / "results" / "refits.jsonl")
+            if not r.get("nll_beta") and r["numbers"]["updates"] == UPDATES]  # fmt: skip
 
 
 def along_training(lines: list[Row], look: str, label: str) -> str:
@@ -85,8 +91,7 @@ def along_training(lines: list[Row], look: str, label: str) -> str:
 
 def moments() -> list[str]:
     """How refits of the four cells fare as SAC trains, a pair of figures a task."""
-    lines = [r for r in read_lines(HERE / "results" / "refits.jsonl")
-             if not r.get("nll_beta") and r["numbers"]["updates"] == 500]  # fmt: skip
+    lines = usual_refits()
     parts = []
     for task in sorted({line["task"] for line in lines}):
         mine = sorted((r for r in lines if r["task"] == task), key=lambda r: r["at"])
@@ -106,8 +111,7 @@ def moments() -> list[str]:
 def kinds() -> list[str]:
     """Use of drawn states by kind of channel, averaged over a task's moments."""
     rows = []
-    lines = [r for r in read_lines(HERE / "results" / "refits.jsonl")
-             if not r.get("nll_beta") and r["numbers"]["updates"] == 500]  # fmt: skip
+    lines = usual_refits()
     for task in sorted({line["task"] for line in lines}):
         mine = [line["numbers"] for line in lines if line["task"] == task]
         kind = [name.partition("[")[0] for name in mine[0]["names"]]
@@ -145,7 +149,7 @@ def refits() -> list[str]:
         parts += [
             f"### dmc/{line['task']}, {line['at']:,} steps of SAC"
             + (f", with nll_beta {line['nll_beta']:g}" if line.get("nll_beta") else "")
-            + ("" if numbers["updates"] == 500 else f", {numbers['updates']:,} updates"),
+            + ("" if numbers["updates"] == UPDATES else f", {numbers['updates']:,} updates"),
             f"{line['rows']:,} rows, std of the reward {line['reward_std']:.3g}; SAC's last"
             f" evaluation {line['parent_returns'][-1][1]:.3g}; {numbers['updates']:,} updates,"
             f" {len(numbers['seeds'])} seeds."

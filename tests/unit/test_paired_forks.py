@@ -40,6 +40,12 @@ def test_an_agent_that_real_rows_alone_would_have_kept_is_a_failure_and_the_repa
     assert {f.name: f.advice for f in found.findings()}["agent-gains-by-scale"] == "--scale"
 
 
+def test_a_clear_gain_is_named_although_a_noisy_one_has_the_larger_mean():
+    found = forks(as_it_is=[1, 2, 3], real_rows_alone=[1, 2, 3], scale=[0, 200, 40],
+                  target=[31, 32, 34])  # fmt: skip
+    assert names(found) == {"agent-gains-by-target": "warning"}
+
+
 def test_where_no_repair_helps_that_is_said():
     found = forks(as_it_is=[1, 2, 3], real_rows_alone=[91, 90, 95], scale=[2, 1, 4])
     assert names(found) == {"synthetic-data-hurt-the-agent": "failure",

@@ -17,6 +17,7 @@ import numpy as np
 from ftfl.config import Config, from_dict
 from ftfl.errors import FtflError
 from ftfl.forensics.doors import AS_IS, flags
+from ftfl.forensics.foresight_fit import PRESETS
 from ftfl.forensics.instruments.forks import REAL_ALONE, ForkArm, PairedForks
 from ftfl.forensics.subject import Subject
 from ftfl.store.metrics_file import read_metrics, series
@@ -25,7 +26,6 @@ from ftfl.training import fork as forking
 from ftfl.training import grouping, resume, workers
 from ftfl.training.cores import available
 
-_PRESETS = ("mbpo", "mbpo-unit", "mbpo-direct", "ftfl")
 _RETURN = "eval/return_mean_reward"
 _LOOKS = {"model/reward_r2": "reward_r2", "model/skill_over_persistence": "skill",
           "agent/q_mean_scaled": "q_mean_scaled"}  # fmt: skip
@@ -69,7 +69,7 @@ def changes(config: Config) -> dict[str, Change]:
     """
     model, rollouts = config.dynamics, config.rollouts
     if model is None or rollouts is None:
-        return {AS_IS: Change(), **{name: Change(name) for name in _PRESETS}}
+        return {AS_IS: Change(), **{name: Change(name) for name in PRESETS.values()}}
     scale = {"dynamics.scale": "raw" if model.scale == "unit" else "unit"}
     target = {"dynamics.target": "residual" if model.target == "direct" else "direct"}
     arms = {

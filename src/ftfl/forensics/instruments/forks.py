@@ -79,10 +79,10 @@ class PairedForks:
         has_model = REAL_ALONE in gains
         found = [self._synthetic(gains[REAL_ALONE])] if has_model else []
         others = {k: v for k, v in gains.items() if k != REAL_ALONE}
-        best = max(others, key=lambda name: others[name].value, default=None)
+        clear = {k: v for k, v in others.items() if v.above(0.0)}
         before = mean_estimate(base.returns)
-        helped = best is not None and others[best].above(0.0)
-        if best is not None and helped:
+        if clear:
+            best = max(clear, key=lambda name: clear[name].value)
             arm = next(a for a in self.arms if a.name == best)
             found.append(
                 Finding(
@@ -90,7 +90,7 @@ class PairedForks:
                     "warning",
                     f"the same agent, {self.steps:,} steps on with {best}, returns"
                     f" {mean_estimate(arm.returns).value:.3g} instead of {before.value:.3g}.",
-                    {"as_it_is": before, "gain": others[best]},
+                    {"as_it_is": before, "gain": clear[best]},
                     RULE,
                     arm.advice,
                 )
@@ -112,24 +112,19 @@ class PairedForks:
 
     def _synthetic(self, gain: Estimate) -> Finding | None:
         """What real rows alone do for the same agent: the whole effect of the model's data."""
+        hurt = gain.above(0.0)
+        if not hurt and not gain.below(0.0):
+            return None
         base = mean_estimate(self.arms[0].returns)
-        told = f"the same agent with as many updates from real rows alone, {self.steps:,} steps on,"
-        if gain.above(0.0):
-            return Finding(
-                "synthetic-data-hurt-the-agent",
-                "failure",
-                f"{told} returns {gain.value:.3g} more than the run as it is ({base.value:.3g}).",
-                {"as_it_is": base, "gain": gain},
-                RULE,
-                "--algo sac, or what another fork below or the findings on model and critic name",
-            )
-        if gain.below(0.0):
-            return Finding(
-                "synthetic-data-helped-the-agent",
-                "info",
-                f"{told} returns {-gain.value:.3g} less than the run as it is ({base.value:.3g}).",
-                {"as_it_is": base, "gain": gain},
-                RULE,
-                "",
-            )
-        return None
+        return Finding(
+            f"synthetic-data-{'hurt' if hurt else 'helped'}-the-agent",
+            "failure" if hurt else "info",
+            f"the same agent with as many updates from real rows alone, {self.steps:,} steps on,"
+            f" returns {abs(gain.value):.3g} {'more' if hurt else 'less'} than the run as it is"
+            f" ({base.value:.3g}).",
+            {"as_it_is": base, "gain": gain},
+            RULE,
+            "--algo sac, or what another fork below or the findings on model and critic name"
+            if hurt
+            else "",
+        )
