@@ -119,3 +119,49 @@ def test_a_channel_that_never_moves_has_no_number_and_spoils_none(data):
     assert found.median_skill[0].value > 0.99
     assert sum(found.absurd) == 0
     assert found.outside[0].value < 0.5
+
+
+def two_channels(data, sure):
+    """The regulator's x, and a channel of the same changes of which the model knows nothing.
+
+    Its predictions err by as much as persistence does, on average (``sure``: by twice as much).
+    """
+    paths, clusters, obs, next_obs, _ = data
+    rng = np.random.default_rng(4)
+    wide = [p._replace(obs=np.hstack([p.obs, rng.normal(size=p.obs.shape)])) for p in paths]
+    rows = [np.hstack([x, rng.normal(size=x.shape)]) for x in (obs, next_obs)]
+    model = model_of(
+        lambda o, a: np.stack(
+            [o[:, 0] + PUSH * a[:, 0], (2.0 if sure else 1.0) * rng.normal(size=len(o))], axis=1
+        ),
+        lambda o, a: o[:, 0],
+        outputs=3,
+    )
+    return rollout_error(model, wide, clusters, *rows, ("x", "noise"))
+
+
+def test_every_channel_has_its_interval_and_only_clear_ones_are_named(data):
+    chance = two_channels(data, sure=False)
+    low, high = chance.skill_interval[:, 0]
+    assert low[1] < 0 < high[1]  # as good as standing still, within chance
+    assert low[0] == high[0] == pytest.approx(1)
+    assert chance.skill_interval.shape == (2, *chance.skill.shape)
+    between = chance.error_in_std_interval
+    assert np.all(between[0] <= chance.error_in_std)
+    assert np.all(chance.error_in_std <= between[1])
+    # √2 stds for a draw against an independent draw, whose rows are 80 in 20 clusters
+    assert between[0, 0, 1] < np.sqrt(2) < between[1, 0, 1]
+    clear = two_channels(data, sure=True)
+    assert clear.skill_interval[1, 0, 1] < 0
+    (finding,) = [f for f in clear.findings() if f.name == "channels-without-skill"]
+    assert finding.sentence.endswith("do not move: noise.")
+    assert "channels-without-skill" not in {f.name for f in chance.findings()}
+
+
+def test_an_observation_that_never_changes_is_refused(data):
+    paths, clusters, obs, _, names = data
+    stuck = [p._replace(obs=np.ones_like(p.obs)) for p in paths]
+    with pytest.raises(FtflError, match="no observation entry ever changes"):
+        rollout_error(
+            regulator_model(), stuck, clusters, np.ones_like(obs), np.ones_like(obs), names
+        )

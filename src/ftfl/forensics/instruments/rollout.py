@@ -18,7 +18,8 @@ import numpy as np
 
 from ftfl.errors import FtflError
 from ftfl.forensics.branches import Path
-from ftfl.forensics.evidence import Estimate, Finding, Numbers, bootstrap_means, mean_estimate
+from ftfl.forensics.channel_errors import ChannelErrors
+from ftfl.forensics.evidence import Estimate, Finding, Numbers, mean_estimate
 from ftfl.forensics.imagined import ABSURD, side_by_side
 from ftfl.forensics.learned import WorldModel
 
@@ -36,12 +37,17 @@ class RolloutError:
     source: Source
     error_in_std: np.ndarray
     """(k, O): root mean square error of a draw, in the channel's std; NaN for constants."""
+    error_in_std_interval: np.ndarray
+    """(2, k, O): low and high of its 95 % interval, as the next two."""
     error_in_change: np.ndarray
     """(k, O): the same in the std of its one-step change."""
     skill: np.ndarray
     """(k, O): 1 − squared error over that of persistence."""
+    skill_interval: np.ndarray
     skill_of_mean: np.ndarray
     """(O,): one step, the elites' mean without noise."""
+    skill_of_mean_interval: np.ndarray
+    """(2, O)"""
     median_skill: list[Estimate]
     """Over channels, by step."""
     median_error_in_std: list[Estimate]
@@ -77,8 +83,11 @@ class RolloutError:
             "channels": list(self.names),
             "by_channel": {
                 "skill": self.skill.tolist(),
+                "skill_low_high": self.skill_interval.tolist(),
                 "skill_of_mean_one_step": self.skill_of_mean.tolist(),
+                "skill_of_mean_one_step_low_high": self.skill_of_mean_interval.tolist(),
                 "error_in_std": self.error_in_std.tolist(),
+                "error_in_std_low_high": self.error_in_std_interval.tolist(),
                 "error_in_change": self.error_in_change.tolist(),
             },
         }
@@ -112,7 +121,7 @@ class RolloutError:
                     f"{len(lost)} of {len(self.names)} channels are predicted worse than by"
                     f" assuming that they do not move: {shown}.",
                     {"channels": float(len(lost))},
-                    "one-step skill of a draw below 0 in the channel",
+                    "one-step skill of a draw below 0 by the whole interval in the channel",
                     "--dynamics.logvar-floor change, or --target innovation for slow channels",
                 )
             )  # fmt: skip
@@ -168,7 +177,7 @@ class RolloutError:
 
     def _channels_without_skill(self) -> list[str]:
         with np.errstate(invalid="ignore"):
-            return [n for n, s in zip(self.names, self.skill[0], strict=True) if s < 0]
+            return [n for n, s in zip(self.names, self.skill_interval[1, 0], strict=True) if s < 0]
 
 
 def rollout_error(
@@ -198,7 +207,7 @@ def rollout_error(
         used: steps that the run's own branches have; None: ``steps``.
 
     Raises:
-        FtflError: no path has a step, or no prediction is finite.
+        FtflError: no path has a step, no prediction is finite, or no channel ever changes.
     """
     kept = [i for i, path in enumerate(paths) if path.steps]
     if not kept:
@@ -209,23 +218,27 @@ def rollout_error(
     told = side_by_side(model, paths, steps, low, high, np.random.default_rng(seed))
     if not told.moments:
         raise FtflError(f"none of the model's {sum(told.rows)} predictions is finite.")
-    channels = _Channels(
-        std=next_obs.std(0, dtype=np.float64),
-        change=(next_obs - obs).std(0, dtype=np.float64),
-        size=np.sqrt((next_obs.astype(np.float64) ** 2).mean(0)),
-    )
+    channels = ChannelErrors.over(obs, next_obs, seed)
+    if not channels.moves.any():
+        raise FtflError("no observation entry ever changes, so there is no next state to predict.")
     by_step = [(moment, clusters[moment.alive]) for moment in told.moments]
     first, labels = by_step[0]
+    error = np.stack([channels.in_std(m.squared, c) for m, c in by_step], axis=1)
+    skill = np.stack([channels.skill(m.squared, m.still, c) for m, c in by_step], axis=1)
+    of_mean = channels.skill(told.squared_of_mean, first.still, labels)
     return RolloutError(
         names=names,
         source=source,
-        error_in_std=np.stack([channels.rms(m.squared, channels.std) for m, _ in by_step]),
-        error_in_change=np.stack([channels.rms(m.squared, channels.change) for m, _ in by_step]),
-        skill=np.stack([channels.skill(m.squared, m.still) for m, _ in by_step]),
-        skill_of_mean=channels.skill(told.squared_of_mean, first.still),
-        median_skill=[channels.median_skill(m.squared, m.still, c, seed) for m, c in by_step],
-        median_error_in_std=[channels.median_error(m.squared, c, seed) for m, c in by_step],
-        median_skill_of_mean=channels.median_skill(told.squared_of_mean, first.still, labels, seed),
+        error_in_std=error[0],
+        error_in_std_interval=error[1:],
+        error_in_change=channels.in_change(error[0]),
+        skill=skill[0],
+        skill_interval=skill[1:],
+        skill_of_mean=of_mean[0],
+        skill_of_mean_interval=of_mean[1:],
+        median_skill=[channels.median_skill(m.squared, m.still, c) for m, c in by_step],
+        median_error_in_std=[channels.median_in_std(m.squared, c) for m, c in by_step],
+        median_skill_of_mean=channels.median_skill(told.squared_of_mean, first.still, labels),
         outside=[mean_estimate(m.outside, c) for m, c in by_step],
         outside_really=[mean_estimate(m.outside_really, c) for m, c in by_step],
         wrong_end=mean_estimate(told.wrong_end, labels),
@@ -234,56 +247,3 @@ def rollout_error(
         rows=told.rows,
         used=steps if used is None else used,
     )
-
-
-@dataclass(frozen=True)
-class _Channels:
-    """Units of the channels over all stored rows, and statistics in them; each (O,)."""
-
-    std: np.ndarray
-    change: np.ndarray
-    size: np.ndarray
-    """Root mean square."""
-
-    @property
-    def moves(self) -> np.ndarray:
-        """Channels whose change is more than rounding."""
-        return self.change > 1e-6 * self.size
-
-    def rms(self, squared: np.ndarray, unit: np.ndarray) -> np.ndarray:
-        return _ratio(np.sqrt(squared.mean(axis=0)), unit, self.moves)
-
-    def skill(self, squared: np.ndarray, still: np.ndarray) -> np.ndarray:
-        below = still.mean(axis=0)
-        return 1.0 - _ratio(squared.mean(axis=0), below, self.moves & (below > 0))
-
-    def median_skill(
-        self, squared: np.ndarray, still: np.ndarray, clusters: np.ndarray, seed: int
-    ) -> Estimate:
-        def statistic(means: np.ndarray) -> np.ndarray:
-            top, below = np.split(means, 2, axis=1)
-            return _median(1.0 - top / np.where(below > 0, below, np.nan))
-
-        terms = np.concatenate([squared[:, self.moves], still[:, self.moves]], axis=1)
-        return bootstrap_means(terms, statistic, seed, clusters)[0]
-
-    def median_error(self, squared: np.ndarray, clusters: np.ndarray, seed: int) -> Estimate:
-        def statistic(means: np.ndarray) -> np.ndarray:
-            return _median(np.sqrt(means) / self.std[self.moves])
-
-        return bootstrap_means(squared[:, self.moves], statistic, seed, clusters)[0]
-
-
-def _ratio(top: np.ndarray, bottom: np.ndarray, usable: np.ndarray) -> np.ndarray:
-    return np.where(usable, top / np.where(usable, bottom, 1.0), np.nan)
-
-
-def _median(values: np.ndarray) -> np.ndarray:
-    """Over channels that say something, (R, O) → (R, 1); NaN where none does."""
-    known = np.isfinite(values)
-    ordered = np.sort(np.where(known, values, np.inf), axis=1)
-    count = known.sum(axis=1)
-    rows = np.arange(len(values))
-    lower, upper = (np.maximum(count - 1, 0) // 2, np.minimum(count // 2, values.shape[1] - 1))
-    middle = (ordered[rows, lower] + ordered[rows, upper]) / 2
-    return np.where(count > 0, middle, np.nan)[:, None]
