@@ -1,6 +1,7 @@
 """``ftfl autopsy`` as users meet it: findings first, nothing written, all that is missing said."""
 
 import hashlib
+import io
 import json
 import shutil
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from calling import call
 
+from ftfl.cli import autopsy as cli
 from ftfl.forensics import autopsy, examination, registry
 from ftfl.forensics.audit import Plan
 from ftfl.forensics.instruments.forks import REAL_ALONE, ForkArm, PairedForks
@@ -75,6 +77,20 @@ def test_json_has_findings_and_numbers_with_their_intervals_and_the_run_stays_as
     assert len(set(names)) == len(names)
     assert set(run["not_measured"]) == REFITS
     assert set(run["not_measured"].values()) == {"--quick trains no models anew"}
+
+
+@pytest.mark.parametrize(
+    ("task", "algo"), [("gym/Pendulum-v1", "sac"), ("dmc/cartpole-balance", "ftfl")]
+)
+def test_runs_of_gymnasium_and_dm_control_are_asked_about_in_their_simulators(tmp_path, task, algo):
+    path = saved(tmp_path / algo / "seed_0", tiny(algo, task, steps=450), 420)
+    (run,) = examined(path)
+    assert run["task"] == task
+    assert run["states_by"] == "copies of the simulator"
+    assert (run["states"], sum(run["states_dropped"].values())) == (30, 0)
+    concerned = MEASURED if algo == "ftfl" else {"critic_account", "critic_health"}
+    assert set(run["numbers"]) == concerned
+    assert run["numbers"]["critic_account"]["horizon_steps"] == SMALL.horizon
 
 
 def test_the_same_run_gives_the_same_numbers_twice(runs):
@@ -187,6 +203,45 @@ def test_damage_of_the_newest_checkpoint_is_said_where_the_one_before_has_no_dat
     assert "step_000000040" in err
     assert "the newest valid checkpoint" in err
     assert "wait" not in err
+
+
+def test_quick_runs_share_the_seconds_that_the_simulator_has(runs, monkeypatch):
+    given, real, whole = [], cli.QUICK_SECONDS, autopsy.examine
+
+    def examine(subject, quick, seconds, told, forks):
+        given.append((quick, seconds))
+        return whole(subject, quick, seconds, told, instruments=(), forks=forks)
+
+    monkeypatch.setattr(autopsy, "examine", examine)
+    assert call("autopsy", runs / "sac", runs / "ftfl", "--quick", "--json")[0] == 0
+    assert call("autopsy", runs / "sac", "--json")[0] == 0
+    assert given == [(True, real / 2), (True, real / 2), (False, None)]
+    assert real < 180
+
+
+def test_the_time_left_is_told_as_work_is_done_and_a_line_on_a_terminal_replaces_itself(
+    monkeypatch,
+):
+    clock = iter(np.arange(0.0, 1000.0, 5.0))
+    monkeypatch.setattr(cli.time, "monotonic", lambda: next(clock))
+
+    def told(live):
+        out = io.StringIO()
+        out.isatty = lambda: live
+        eta = cli.Eta("run", out)
+        eta.tell("states", 0, 0)
+        for done in range(1, 5):
+            eta.tell("states (now: b)", 10 * done, 100)
+        eta.clear()
+        return out.getvalue()
+
+    # Ten states every five seconds: after forty of a hundred, sixty are left, half a second each.
+    shown = told(live=True)
+    assert shown.split("\r\033[K")[-2] == "run: 40 of 100 states (now: b), 30 s left …"
+    assert shown.endswith("\r\033[K")
+    elsewhere = told(live=False).splitlines()
+    assert elsewhere[-1] == "run: 40 of 100 states (now: b), 30 s left …"
+    assert len(elsewhere) < 5, "a line every ten seconds at most"
 
 
 def test_options_of_forks_need_full(runs):

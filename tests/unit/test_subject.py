@@ -2,6 +2,8 @@
 
 import dataclasses
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import equinox as eqx
 import jax
@@ -17,10 +19,12 @@ from ftfl.forensics.groundtruth import visit
 from ftfl.forensics.learned import batched, single_act
 from ftfl.forensics.subject import Subject
 from ftfl.replay import Split, insert
+from ftfl.store.checkpoint import CheckpointStore
+from ftfl.training import saving
 from ftfl.training.evaluate import episode_seed
 from ftfl.types import Transition
 from helpers import tiny
-from known import saved, subject_of
+from known import collect, saved, subject_of
 
 TASK = "envs_for_tests:make_simulated_lqr"
 UNIT = 2.0**-10
@@ -163,6 +167,38 @@ def test_a_run_that_has_not_stepped_yet_is_told_to_wait(tmp_path):
     path = saved(tmp_path / "run", tiny("sac", TASK, steps=45), 0)
     with pytest.raises(FtflError, match=r"no real transitions at step 0 yet"):
         Subject.load(path)
+
+
+def test_a_run_is_opened_again_and_again_while_its_training_writes_and_prunes(run, tmp_path):
+    path = saved(tmp_path / "seed_0", tiny("sac", TASK, steps=2_000), 20)
+    rows, _, progress = collect(tiny("sac", TASK), 20)
+    state = Subject.load(path).state
+    store = CheckpointStore(path / "checkpoints")
+    written, stop = [], threading.Event()
+
+    def train():
+        while not stop.is_set():
+            step = 21 + len(written)
+            now = eqx.tree_at(lambda s: s.env_steps, state, jnp.int32(step))
+            saving.save(store, now, dataclasses.replace(progress, env_steps=step))
+            written.append(step)
+
+    seen = []
+    with ThreadPoolExecutor(1) as pool:
+        writer = pool.submit(train)
+        try:
+            while not writer.done() and (len(seen) < 12 or len(written) < 30):
+                before = written[-1] if written else 20
+                opened = Subject.load(path)
+                assert opened.step >= before, "an older checkpoint than one that was whole"
+                assert opened.damage == ()
+                np.testing.assert_array_equal(opened.rows.obs, rows.obs)
+                seen.append(opened.step)
+        finally:
+            stop.set()
+    writer.result()
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 3, "the writer did not write between two readings"
 
 
 def test_a_model_that_was_never_trained_is_none(run, tmp_path):
