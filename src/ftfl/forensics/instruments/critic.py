@@ -193,13 +193,14 @@ class CriticAccount:
         if len(bias.parts) == 1:
             return own
         return {
-            "critic_fit": f"if sac after as many updates errs as much on this task, it is the"
-            f" critic: give it more updates, or {own}; if not, its targets are noisy: see reward"
-            " fidelity and rollout error",
-            "reward_model": "see reward fidelity",
+            "critic_fit": f"if sac after as many updates errs as much, it is the critic: {own}; if"
+            " not, its targets are noisy: --scale unit, or --dynamics.reward-draw mean",
+            "reward_model": "--scale unit, or where it is unit --dynamics.reward-model separate"
+            " (which error it is: reward fidelity)",
             "penalty": "that is what the screen is for; if the policy dares too little, a smaller"
             " --rollouts.screening.std-penalty (mopo) or --rollouts.screening.kl-penalty (m2ac)",
-            "next_state_model": "see rollout error",
+            "next_state_model": "no repair of the reward mends this: compare --target residual and"
+            " direct, --rollouts.real-ratio 0.5, and --algo sac (which channels: rollout error)",
         }[_worst(bias)]
 
 

@@ -186,7 +186,10 @@ class RewardFidelity:
 
     def _advice(self) -> str:
         if self.reward_model == "given":
-            return "the reward is computed from the predicted state: see rollout error"
+            return (
+                "the reward is computed from the predicted state: compare --target residual and"
+                " direct (which channels: rollout error)"
+            )
         if self.scale == "raw":
             return "--scale unit gives the reward a scale of its own"
         return (

@@ -159,7 +159,7 @@ class RolloutError:
                 {"nonfinite": float(nonfinite), "absurd": float(absurd)},
                 f"any state {ABSURD:g} times the data's whole range away: no real transition can"
                 " span more than one range; an info beyond the steps that the run's branches have",
-                f"{self._shorter(step)}; a screen rejects uncertain rows".removeprefix("; "),
+                self._shorter(step),
             )
         ]  # fmt: skip
 
@@ -171,9 +171,10 @@ class RolloutError:
     def _shorter(self, step: int) -> str:
         if step >= self.used:
             return f"keep branches at {self.used} step{'s' * (self.used > 1)}"
+        rejects = "--screen macura rejects rows of which the model is not sure"
         if self.used == 1:
-            return ""
-        return "--rollouts.length 0 1 1 1 keeps branches at one step"
+            return rejects
+        return f"--rollouts.length 0 1 1 1 keeps branches at one step; {rejects}"
 
     def _channels_without_skill(self) -> list[str]:
         with np.errstate(invalid="ignore"):

@@ -65,7 +65,8 @@ class ScreenSight:
         advice = (
             "no screen repairs a model: --scale unit gives the reward a scale of its own"
             if self.scale == "raw"
-            else "see reward fidelity for what repairs the reward itself"
+            else "no screen repairs a model: --dynamics.reward-model separate gives the reward a"
+            " network of its own"
         )
         found = []
         stored, every = self.reward_r2_stored, self.reward_r2
