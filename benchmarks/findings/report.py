@@ -52,9 +52,19 @@ def judged(line: Row) -> bool:
     return line["numbers"].get("held_out_reward_variance_share", 1.0) >= SEEN
 
 
+def all_refits() -> list[Row]:
+    """Refits in the order of the page; doors that were opened later join the first line."""
+    found: dict[tuple[Any, ...], Row] = {}
+    for line in read_lines(HERE / "results" / "refits.jsonl"):
+        key = line["task"], line["at"], line["numbers"]["updates"], line.get("nll_beta", 0.0)
+        numbers = found.setdefault(key, line)["numbers"]
+        numbers["doors"] = {**line["numbers"]["doors"], **numbers["doors"]}
+    return [found[key] for key in sorted(found)]
+
+
 def usual_refits() -> list[Row]:
     """Refits of the usual number of updates by the likelihood."""
-    return [r for r in read_lines(HERE / "results" / "refits.jsonl")
+    return [r for r in all_refits()
             if not r.get("nll_beta") and r["numbers"]["updates"] == UPDATES]  # fmt: skip
 
 
@@ -130,15 +140,14 @@ def kinds() -> list[str]:
 
 def refits() -> list[str]:
     """Cells and doors on SAC's own replays."""
-    lines = read_lines(HERE / "results" / "refits.jsonl")
+    lines = all_refits()
     if not lines:
         return []
     parts = ["## Refits on SAC's replay",
              "R² of drawn rewards, R² of a member's mean, and use of drawn states (mean over"
              " channels of skill over persistence, where less than nothing counts as nothing), on"
              " stretches of time held apart: mean over seeds [95 % t interval]."]  # fmt: skip
-    for line in sorted(lines, key=lambda r: (r["task"], r["at"], r["numbers"]["updates"],
-                                             r.get("nll_beta", 0.0))):  # fmt: skip
+    for line in lines:
         numbers = line["numbers"]
         arms = {**numbers["cells"], **{f"residual, raw + {k}": v for k, v in
                                        numbers["doors"].items() if k not in TO_CELLS}}  # fmt: skip

@@ -55,7 +55,8 @@ KEPT = ("model/reward_r2", "model/skill_over_persistence", "rollout/kept_share",
 UPDATES_A_STEP = 10
 REFIT_UPDATES = 500
 REFIT_DOORS = ("separate-reward", "floor", "small-steps")
-"""Doors beside the four cells, on mbpo's model: the trunk, the bound and Adam's step."""
+"""Doors beside the four cells, on mbpo's model: the trunk, the bound and Adam's step; --doors names
+others."""
 
 
 def ftfl(*words: Any) -> None:
@@ -101,21 +102,25 @@ def there(args: argparse.Namespace) -> list[tuple[str, int, Path]]:
 def refits(args: argparse.Namespace) -> None:
     """Train cells and doors anew on each replay, for equal numbers of updates."""
     results = args.results or HERE / "results" / "refits.jsonl"
-    done = {(line["task"], line["at"], line.get("nll_beta", 0.0), line["numbers"]["updates"])
-            for line in read_lines(results)}  # fmt: skip
+    doors = args.doors
+    if doors is None:
+        doors = () if args.nll_beta or args.updates != REFIT_UPDATES else REFIT_DOORS
+    done = {(line["task"], line["at"], line.get("nll_beta", 0.0), line["numbers"]["updates"],
+             door) for line in read_lines(results)
+            for door in [*line["numbers"]["doors"], None]}  # fmt: skip
     for task, moment, path in there(args):
-        if (task, moment, args.nll_beta, args.updates) in done:
+        if all((task, moment, args.nll_beta, args.updates, door) in done
+               for door in doors or [None]):  # fmt: skip
             continue
         subject = Subject.load(path)
         config = presets.build(f"dmc/{task}", "mbpo", "laptop").dynamics
         assert config is not None
         config = dataclasses.replace(config, nll_beta=args.nll_beta)
-        only = () if args.nll_beta or args.updates != REFIT_UPDATES else REFIT_DOORS
         print(f"{task}@{moment}", flush=True)
         begin = time.monotonic()
         found = attribution(
             subject.rows, config, args.updates, args.seeds, subject.spec.obs_names,
-            only=only, progress=lambda *at: print(*at, flush=True),
+            only=doors, progress=lambda *at: print(*at, flush=True),
         )  # fmt: skip
         line = {
             "task": task, "at": moment, "nll_beta": args.nll_beta, "rows": len(subject.rewards),
@@ -205,6 +210,7 @@ def main() -> None:
     parser.add_argument("--nll-beta", type=float, default=0.0, help="of refits: cells alone")
     parser.add_argument("--updates", type=int, default=REFIT_UPDATES,
                         help="of each refit; any but %(default)s: cells alone")  # fmt: skip
+    parser.add_argument("--doors", nargs="+", help=f"of refits {list(REFIT_DOORS)}")
     parser.add_argument("--results", type=Path, help="file of lines")
     parser.add_argument("--out", type=Path, default=Path("runs/findings"), help="folder of runs")
     parser.add_argument("--keep", action="store_true", help="keep the forks' checkpoints")
