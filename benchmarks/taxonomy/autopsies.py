@@ -74,28 +74,32 @@ RULES: dict[str, Rule] = {
 }
 
 
-def of_forks(task: str = "hopper-stand") -> str:
-    """What was told of forks of one task's agents: those with a model, and SAC's beside them."""
+def of_forks() -> str:
+    """What was told of forks of one agent: those with a model, and SAC's beside them."""
     seen: dict[tuple[Any, ...], Row] = {}
     for name in ("findings", "lineage"):
         for line in read_lines(BENCHMARKS / name / "results" / "forks.jsonl"):
-            if line["task"] == task and "findings" in line:
-                seen[line["at"], line["steps"], line["arm"], line["seed"]] = line
-    groups = sorted({(at, steps) for at, steps, _, _ in seen})
+            if "findings" in line:
+                moment = line["task"], line["at"], line["steps"]
+                seen[*moment, line["arm"], line["seed"]] = line
     rows = []
-    for at, steps in groups:
-        here = {arm: [line for (a, s, b, _), line in seen.items() if (a, s) == (at, steps)
-                      and (b == "sac") == (arm == "sac")] for arm in ("sac", "model")}  # fmt: skip
-        if not here["sac"]:
+    for moment in sorted({key[:3] for key in seen}):
+        every = [line for key, line in seen.items() if key[:3] == moment]
+        if not any(line["arm"] == "sac" for line in every):
             continue  # nothing to compare with
-        rows.append([
-            f"{at // 1000}k, {steps:,} steps on",
-            *(" / ".join(f"{sum(rule(line) is True for line in here[arm])} of {len(here[arm])}"
-                         for arm in ("model", "sac"))
-              for rule in (about("critic-", "gradient-", "reward-", "screen-"),
-                           about("worse-than", "absurd", "imagined", "overconfident"))),
-        ])  # fmt: skip
-    head = ["agent", "about critic or reward: forks with a model / SAC's", "about states"]
+        task, at, steps = moment
+        cells = [f"{task} at {at // 1000}k, {steps:,} steps on"]
+        for mine in ([x for x in every if x["arm"] != "sac"],
+                     [x for x in every if x["arm"] == "sac"]):  # fmt: skip
+            ends = sorted(x["returns"][-1][1] for x in mine)
+            cells.append(f"{ends[0]:.0f} to {ends[-1]:.0f}" if len(ends) > 1 else f"{ends[0]:.0f}")
+            for subjects in (("critic-", "gradient-", "reward-", "screen-"),
+                             ("worse-than", "absurd", "imagined", "overconfident")):  # fmt: skip
+                said = sum(about(*subjects)(x) is True for x in mine)
+                cells.append(f"{said} of {len(mine)}")
+        rows.append(cells)
+    told_of = ["last returns", "critic or reward", "states"]
+    head = ["agent", *(f"with a model: {x}" for x in told_of), *(f"SAC: {x}" for x in told_of)]
     return table(head, rows)
 
 
