@@ -260,8 +260,9 @@ def main() -> None:
         "Runs one by one, which fail below the same return. What is marked (info) is not told as a"
         " warning.",
         autopsies.calibration(FAILS * worst),
-        "On forks of one agent: how many were warned of, with a model, and SAC's beside them. On hopper-stand the outcome needs no threshold: every"
-        " fork with a model lost the agent or learned nothing where SAC learned; SAC's did not.",
+        "On forks of one agent: how many were warned of, with a model, and SAC's beside them. On"
+        " hopper-stand the outcome needs no threshold: every fork with a model lost the agent or"
+        " learned nothing where SAC learned; SAC's did not.",
         autopsies.of_forks(),
         "So a half-trained agent's loss is told, and a solved agent's mostly not: at 300k rewards"
         " are known, the critic still orders states, and next states alone lose the agent within"
