@@ -51,13 +51,18 @@ def rounded(value: Any) -> Any:
 
 
 def dig(line: dict[str, Any], path: str) -> float | None:
-    """The number at a path of keys inside a line; of an interval its value; None if not there."""
+    """The number at a path of keys in a line, None if it is not there.
+
+    Of an interval its value, of a list over steps that of the first.
+    """
     value: Any = line
     for key in path.split("/"):
         if not isinstance(value, dict) or key not in value:
             return None
         value = value[key]
-    return value[0] if isinstance(value, list) else value
+    while isinstance(value, list):
+        value = value[0]
+    return value
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -48,12 +48,14 @@ def main() -> None:
     told = json.loads(ftfl("autopsy", *runs, "--full", "--fork-steps", 1_000, "--json"))
     for run in told["runs"]:
         kept = ("label", "task", "seed", "step", "states", "findings", "not_measured")
-        add_line(RESULTS, rounded(short({
-            **{k: run[k] for k in kept},
-            "numbers": {**run["numbers"], "paired_forks": {
-                k: v for k, v in run["numbers"]["paired_forks"].items() if k != "folder"}},
-            "seconds_of_both": round(time.monotonic() - begin),
-        })))  # fmt: skip
+        numbers = dict(run["numbers"])
+        if "paired_forks" in numbers:
+            numbers["paired_forks"] = {
+                k: v for k, v in numbers["paired_forks"].items() if k != "folder"
+            }
+        seconds = round(time.monotonic() - begin)
+        line = {**{k: run[k] for k in kept}, "numbers": numbers, "seconds_of_both": seconds}
+        add_line(RESULTS, rounded(short(line)))
 
 
 if __name__ == "__main__":

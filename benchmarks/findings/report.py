@@ -208,6 +208,10 @@ def forks() -> list[str]:
     account = "autopsy/critic_account/smaller_twin/"
     looks = {
         "last return": lambda r: r["returns"][-1][1],
+        "skill of draws": lambda r: dig(r, "autopsy/rollout_error/median_skill"),
+        "skill of the mean": lambda r: dig(
+            r, "autopsy/rollout_error/median_skill_of_mean_one_step"
+        ),
         "R² of draws": lambda r: dig(r, "autopsy/reward_fidelity/replay_drawn/r2"),
         "slope ρ": lambda r: dig(r, "autopsy/reward_fidelity/replay/slope"),
         "shift b": lambda r: dig(r, "autopsy/reward_fidelity/replay/shift_reward"),
