@@ -1,9 +1,14 @@
 """``ftfl autopsy`` as users meet it: findings first, nothing written, all that is missing said."""
 
+import fcntl
 import hashlib
 import io
 import json
+import os
+import pty
 import shutil
+import struct
+import termios
 
 import numpy as np
 import pytest
@@ -242,6 +247,20 @@ def test_the_time_left_is_told_as_work_is_done_and_a_line_on_a_terminal_replaces
     elsewhere = told(live=False).splitlines()
     assert elsewhere[-1] == "run: 40 of 100 states (now: b), 30 s left …"
     assert len(elsewhere) < 5, "a line every ten seconds at most"
+
+
+@pytest.mark.parametrize("columns", [40, 60, 100])
+def test_the_line_on_a_terminal_never_wraps_and_keeps_its_end(columns):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with open(theirs, "w") as out:
+        cli.Eta("/a/long/way/to/runs/dmc_cartpole-swingup/mbpo/seed_0", out).say("12 s left")
+        shown = os.read(ours, 4096).decode()
+    os.close(ours)
+    line = shown.removeprefix("\r\033[K")
+    assert len(line) < columns
+    assert line.endswith("seed_0: 12 s left …")
+    assert line.startswith("…" if columns < 65 else "/a/long")
 
 
 def test_options_of_forks_need_full(runs):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ftfl.cli.options import Parser, at_least
-from ftfl.cli.text import common_folder, print_json, report_path, wrapped
+from ftfl.cli.text import common_folder, one_line, print_json, report_path, wrapped
 from ftfl.errors import FtflError
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Eta:
         """Show what is being done."""
         self._last = time.monotonic() if now is None else now
         line = f"{self.name}: {what} …"
-        self.out.write(f"\r\033[K{line[-79:]}" if self.live else f"{line}\n")
+        self.out.write(f"\r\033[K{one_line(line, self.out)}" if self.live else f"{line}\n")
         self.out.flush()
 
     def clear(self) -> None:

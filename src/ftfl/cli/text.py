@@ -8,7 +8,7 @@ import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ftfl.errors import FtflError
 from ftfl.store.files import plain, why
@@ -50,6 +50,15 @@ def report_path(option: str, given: str | None, folders: Sequence[Path], name: s
 def width() -> int:
     """Columns to fill: the terminal's, within what is comfortable to read."""
     return min(max(shutil.get_terminal_size().columns, _NARROWEST), _WIDEST)
+
+
+def one_line(text: str, out: TextIO) -> str:
+    """What fits on one line of the terminal ``out``: its end, for names come first."""
+    try:
+        room = os.get_terminal_size(out.fileno()).columns - 1
+    except (OSError, ValueError):
+        room = 79
+    return text if len(text) <= room else f"…{text[len(text) - max(room, 2) + 1 :]}"
 
 
 def wrapped(text: str, indent: int = 0, hanging: int = 0, lead: str = "") -> str:
