@@ -23,7 +23,6 @@ from ftfl.forensics.groundtruth import MINIMUM_STATES
 from ftfl.forensics.learned import WorldModel, expected_reward
 from ftfl.forensics.moments import unknown
 
-_MOST_ROWS = 5_000
 UNEXPLAINED, SHRUNK, MISRANKED, SHIFTED = 0.5, 0.8, 0.5, 0.1
 STEADY = 0.1
 """Share of its mean by which a reward may vary and still be the same at every step."""
@@ -215,8 +214,7 @@ def reward_fidelity(
 
     Args:
         model: the run's model.
-        obs, action, reward, episode: stored rows (N, …), rewards in the task's own unit; at most
-            5,000 of them, spread evenly, are looked at.
+        obs, action, reward, episode: stored rows (N, …), rewards in the task's own unit.
         unseen: whether the model was never trained on these rows.
         config: for the advice.
         truth: the simulator's answers; None: only the stored rows are used.
@@ -225,8 +223,6 @@ def reward_fidelity(
         stored: which rows the screen lets into the synthetic replay, (N,): what it takes from the
             others nobody learns from. None: all.
     """
-    pick = np.unique(np.linspace(0, len(reward) - 1, min(len(reward), _MOST_ROWS)).astype(int))
-    obs, action, reward, episode = (np.asarray(x)[pick] for x in (obs, action, reward, episode))
     generator = np.random.default_rng(seed)
     mean = expected_reward(model, obs, action, generator)
     noise = model.noise(generator, len(obs))
@@ -241,7 +237,7 @@ def reward_fidelity(
         unseen=unseen,
         own=own,
         ranking=ranking,
-        penalty=_penalty(model, obs, action, episode, None if stored is None else stored[pick]),
+        penalty=_penalty(model, obs, action, episode, stored),
         terminates=terminates,
         scale=config.scale,
         reward_model=config.reward_model,
