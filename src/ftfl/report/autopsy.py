@@ -149,6 +149,7 @@ def instrument_section(instrument: Instrument, runs: Mapping[str, Autopsy]) -> S
             " episode depend on each other; seeds, where models were trained anew; members, in"
             " shares); ftfl autopsy --json has every channel.",
         ),
+        folded=True,
     )
     return Section(
         instrument.title,

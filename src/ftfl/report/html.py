@@ -180,9 +180,13 @@ def _inline(svg: str, prefix: str, title: str) -> str:
 
 
 def _table(table: Table) -> str:
+    title = _text(table.title)
     lines = ['<div class="table">']
     if table.rows:
-        lines += ["<table>", f"<caption>{_text(table.title)}</caption>", "<thead><tr>"]
+        lines += [f"<details>\n<summary>{title}</summary>"] if table.folded else []
+        lines += [f'<table aria-label="{title}">']
+        lines += [] if table.folded else [f"<caption>{title}</caption>"]
+        lines.append("<thead><tr>")
         lines += [f'<th scope="col">{_text(column)}</th>' for column in table.columns]
         lines += ["</tr></thead>", "<tbody>"]
         for first, *others in table.rows:
@@ -193,6 +197,7 @@ def _table(table: Table) -> str:
         lines += ["</tbody>", "</table>"]
     if table.notes:
         lines += ['<ul class="notes">', *(f"<li>{_text(n)}</li>" for n in table.notes), "</ul>"]
+    lines += ["</details>"] if table.rows and table.folded else []
     lines.append("</div>")
     return "\n".join(lines)
 

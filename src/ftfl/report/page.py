@@ -48,7 +48,8 @@ nav ol { margin: 0; padding-left: 1.25rem; }
 dd code { font-size: .85em; white-space: nowrap; }
 figure { margin: 0; padding: .75rem; background: var(--card); border-radius: .4rem; min-width: 0;
   max-width: 34rem; }
-figure h3, caption { font-size: 1rem; font-weight: 600; line-height: 1.3; text-align: left; }
+figure h3, caption, summary { font-size: 1rem; font-weight: 600; line-height: 1.3;
+  text-align: left; }
 figure h3 { margin: 0 0 .25rem; }
 figure > svg { display: block; width: 100%; height: auto; color: var(--ink);
   stroke-linejoin: round; stroke-linecap: butt; }
@@ -62,6 +63,7 @@ figcaption { font-size: .85rem; line-height: 1.45; color: var(--soft); margin-to
 table { border-collapse: collapse; width: 100%; font-size: .9rem; line-height: 1.35;
   font-variant-numeric: tabular-nums; }
 caption { padding-bottom: .4rem; }
+summary { cursor: pointer; padding: .3rem 0; }
 th, td { min-width: 4.5em; padding: .4rem .6rem; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--grid); }
 thead th { color: var(--soft); font-weight: 500; font-size: .8rem; vertical-align: bottom; }
@@ -97,7 +99,9 @@ dd { margin: 0; min-width: 0; }
   body { padding: 0; max-width: none; }
   figure, pre { border: 1px solid var(--grid); }
   figure, tr, .notice { break-inside: avoid; }
-  h2, h3, caption { break-after: avoid; }
+  h2, h3, caption, summary { break-after: avoid; }
+  summary { list-style: none; }
+  details::details-content { content-visibility: visible; height: auto; }
   .figures { grid-template-columns: 1fr 1fr; gap: 4mm; }
   table { font-size: 8pt; }
   th, td { padding: 1mm 1.2mm; min-width: 0; overflow-wrap: break-word; }

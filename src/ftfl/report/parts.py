@@ -48,6 +48,8 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell | str, ...], ...]
     notes: tuple[str, ...] = ()
+    folded: bool = False
+    """On a screen only its title is shown until a reader opens it; on paper it is open."""
 
 
 @dataclass(frozen=True)
