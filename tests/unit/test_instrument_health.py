@@ -146,3 +146,16 @@ def test_too_few_rows_are_refused():
     few = jax.tree.map(lambda x: x[:63], few_rows())
     with pytest.raises(FtflError, match="63 rows cannot show the rank of 64 features"):
         critic_health(agent, few, CONFIG, jax.random.key(5))
+
+
+@pytest.mark.parametrize(("factor", "said"), [(0.01, False), (1.0, False), (3.0, True)])
+def test_a_temperature_above_its_start_is_told(factor, said):
+    config = dataclasses.replace(CONFIG, initial_temperature=0.2)
+    agent = sac.init(jax.random.key(0), 4, 2, config, None)
+    agent = eqx.tree_at(lambda a: a.log_temperature, agent, jnp.log(0.2 * jnp.float32(factor)))
+    found = critic_health(agent, few_rows(), config, jax.random.key(5))
+    assert found.temperature == pytest.approx(0.2 * factor)
+    named = [f for f in found.findings() if f.name == "temperature-runaway"]
+    assert [f.severity for f in named] == ["warning"] * said
+    if said:
+        assert "rose from 0.2 to 0.6" in named[0].sentence
