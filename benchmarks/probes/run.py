@@ -48,7 +48,7 @@ LAPTOP = RESULTS.with_name("laptop.jsonl")
 ALGOS = ("sac", "mbpo", "mbpo-unit", "mbpo-direct", "ftfl", "mbpo-innovation")
 LEVELS: dict[str, tuple[float, ...]] = {
     "rest": (0,),
-    "reward-unit": (-13, -10, -7, -4),
+    "reward-unit": (-13, -10, -7, -4, 4, 8, 12),
     **{name: dial.levels for name, dial in DIALS.items()},
 }
 SETTINGS = {"eval_every": 250, "eval_episodes": 10, "log_every": 250}

@@ -8,11 +8,13 @@ a time. Measured on held-out rows, in the task's own unit of reward:
     predicts over the std of real rewards; the rms change of a member's mean over 1 further update
     (jitter) over the std of real rewards.
 
-Usage: python benchmarks/unit_dial/doors.py  → results/doors.csv and a table on stdout.
+    python benchmarks/unit_dial/doors.py                  # all doors → results/doors.csv
+    python benchmarks/unit_dial/doors.py --doors NAME …   # these alone; other lines stay
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import dataclasses
 from pathlib import Path
@@ -44,6 +46,13 @@ DOORS: dict[str, tuple[str, int, dict]] = {
     "dial, learning rate / 10": ("mbpo", POWER, {"dynamics.learning_rate": 1e-4}),
     "dial, learning rate / 10, floor -25": (
         "mbpo", POWER, {"dynamics.learning_rate": 1e-4, "dynamics.logvar_min": -25.0}
+    ),
+    "dial, learning rate / 10, 10 × updates": (
+        "mbpo", POWER, {"dynamics.learning_rate": 1e-4, "dynamics.max_updates": 10 * UPDATES}
+    ),
+    "dial at 2^-10, learning rate / 10": ("mbpo", 10, {"dynamics.learning_rate": 1e-4}),
+    "dial at 2^-10, learning rate / 10, 10 × updates": (
+        "mbpo", 10, {"dynamics.learning_rate": 1e-4, "dynamics.max_updates": 10 * UPDATES}
     ),
     "dial, separate, rate / 10, floor -25": (
         "mbpo", POWER,
@@ -109,18 +118,26 @@ def measure(name: str, seed: int) -> dict[str, float | str | int]:
 
 
 def main() -> None:
-    """All doors, all seeds."""
-    rows = []
-    for name in DOORS:
+    """The doors asked for, all seeds; lines of others stay as they are."""
+    parser = argparse.ArgumentParser(description="Doors of the unit dial, on one fixed replay")
+    parser.add_argument("--doors", nargs="+", choices=list(DOORS), default=list(DOORS))
+    asked = parser.parse_args().doors
+    path = HERE / "results" / "doors.csv"
+    rows: list[dict[str, float | str | int]] = []
+    if path.exists():
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = [dict(row) for row in csv.DictReader(file) if row["door"] not in asked]
+    for name in asked:
         mine = [measure(name, seed) for seed in SEEDS]
         rows += mine
         shown = "  ".join(
             f"{k}: " + " ".join(f"{r[k]:8.3f}" for r in mine) for k in list(mine[0])[2:]
         )
-        print(f"{name:38s} {shown}", flush=True)
-    path = HERE / "results" / "doors.csv"
+        print(f"{name:48s} {shown}", flush=True)
+    order = list(DOORS)
+    rows.sort(key=lambda row: (order.index(str(row["door"])), int(row["seed"])))
     path.parent.mkdir(exist_ok=True)
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(
