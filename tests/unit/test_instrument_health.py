@@ -104,14 +104,34 @@ def test_a_critic_that_is_not_finite_is_beyond_its_bound():
     assert "critic-beyond-bound" in {f.name for f in found.findings()}
 
 
-def test_a_reward_that_is_in_none_of_the_rows_still_raises_the_bound():
+def test_a_reward_that_is_in_none_of_the_rows_still_widens_what_is_possible():
     agent = sac.init(jax.random.key(0), 4, 2, CONFIG)
     near, far = (
-        critic_health(agent, few_rows(), CONFIG, jax.random.key(5), 0.5, largest)
-        for largest in (0.0, 100.0)
+        critic_health(agent, few_rows(), CONFIG, jax.random.key(5), 0.5, paid)
+        for paid in ((0.0, 0.0), (-50.0, 100.0))
     )
-    gain = 0.5 * (100.0 - float(np.abs(few_rows().reward).max())) / (1 - CONFIG.discount)
-    assert far.bound - near.bound == pytest.approx(gain, rel=1e-5)
+    reward, horizon = np.asarray(few_rows().reward), 1 - CONFIG.discount
+    high = 0.5 * (100.0 - float(reward.max())) / horizon
+    low = 0.5 * (-50.0 - float(reward.min())) / horizon
+    assert far.possible[1] - near.possible[1] == pytest.approx(high, rel=1e-5)
+    assert far.possible[0] - near.possible[0] == pytest.approx(low, rel=1e-5)
+
+
+def test_what_a_narrow_policy_pays_for_its_entropy_is_possible():
+    """The lowest value rests on the state where the policy is narrowest, not on the mean one."""
+    agent = sac.init(jax.random.key(0), 4, 2, CONFIG)
+    found = critic_health(agent, few_rows(), CONFIG, jax.random.key(5))
+    narrow = eqx.tree_at(
+        lambda a: a.actor.layers[-1].bias,
+        agent,
+        jnp.asarray([0.0, 0.0, -100.0, -100.0]),
+    )
+    told = critic_health(narrow, few_rows(), CONFIG, jax.random.key(5))
+    # std e^{-10}: log π of two actions near their mean is 2 (10 − ½ log 2πe) and more
+    lowest = float(np.min(few_rows().reward))
+    fine = (lowest - told.possible[0] * (1 - CONFIG.discount)) / told.temperature
+    assert fine > 2 * (10 - 0.5 * np.log(2 * np.pi * np.e)) - 0.5
+    assert told.possible[1] == pytest.approx(found.possible[1])
 
 
 def test_rows_of_one_episode_are_not_independent():
@@ -148,14 +168,35 @@ def test_too_few_rows_are_refused():
         critic_health(agent, few, CONFIG, jax.random.key(5))
 
 
-@pytest.mark.parametrize(("factor", "said"), [(0.01, False), (1.0, False), (3.0, True)])
-def test_a_temperature_above_its_start_is_told(factor, said):
+@pytest.mark.parametrize(
+    ("factor", "scale", "said"),
+    [(0.01, 1.0, False), (1.0, 1.0, False), (1.5, 1.0, False), (10.0, 1.0, True),
+     (10.0, 100.0, False)],
+)  # fmt: skip
+def test_a_temperature_that_outweighs_rewards_is_told(factor, scale, said):
+    """Large rewards need a larger temperature: a rise alone is no sign."""
     config = dataclasses.replace(CONFIG, initial_temperature=0.2)
     agent = sac.init(jax.random.key(0), 4, 2, config, None)
     agent = eqx.tree_at(lambda a: a.log_temperature, agent, jnp.log(0.2 * jnp.float32(factor)))
-    found = critic_health(agent, few_rows(), config, jax.random.key(5))
+    found = critic_health(agent, few_rows(), config, jax.random.key(5), scale)
     assert found.temperature == pytest.approx(0.2 * factor)
+    assert found.entropy_bonus == pytest.approx(0.2 * factor * 2 * np.log(2))
+    assert found.reward_std == pytest.approx(scale * np.std(few_rows().reward), rel=1e-5)
     named = [f for f in found.findings() if f.name == "temperature-runaway"]
     assert [f.severity for f in named] == ["warning"] * said
     if said:
-        assert "rose from 0.2 to 0.6" in named[0].sentence
+        assert "rose from 0.2 to 2:" in named[0].sentence
+
+
+def test_weights_of_a_critic_of_large_rewards_are_an_info():
+    agent = sac.init(jax.random.key(0), 4, 2, CONFIG)
+    grown = eqx.tree_at(
+        lambda c: c.layers[1].weight, agent.critic, agent.critic.layers[1].weight * 6
+    )
+    for scale, severity in ((1.0, "warning"), (100.0, "info")):
+        told = critic_health(
+            dataclasses.replace(agent, critic=grown), few_rows(), CONFIG, jax.random.key(5), scale
+        )
+        (finding,) = [f for f in told.findings() if f.name == "critic-weights-grown"]
+        assert finding.severity == severity
+        assert ("--sac.reward-scale" in finding.advice) == (severity == "info")

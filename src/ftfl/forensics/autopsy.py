@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from ftfl.errors import FtflError
 from ftfl.forensics import penalties
+from ftfl.forensics.advice import for_run
 from ftfl.forensics.audit import Truth
 from ftfl.forensics.evidence import Finding, Numbers, Result, by_severity, plain
 from ftfl.forensics.examination import Examination, Told, nobody
@@ -32,7 +33,14 @@ class Autopsy:
     @cached_property
     def findings(self) -> list[Finding]:
         """Of all instruments, the worst first; what two of them find is told once."""
-        every = by_severity([f for result in self.results.values() for f in result.findings()])
+        config, known = self.subject.config, self.subject.spec.reward_fn is not None
+        every = by_severity(
+            [
+                replace(finding, advice=for_run(finding.advice, config, known))
+                for result in self.results.values()
+                for finding in result.findings()
+            ]
+        )
         first = {finding.name: finding for finding in reversed(every)}
         return [finding for finding in every if first[finding.name] is finding]
 

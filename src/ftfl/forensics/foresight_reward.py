@@ -152,7 +152,10 @@ def _rare(seen: Profile, source: str) -> list[Finding]:
             "the model would give back a small part of it, whatever its scale and target, and"
             f" {change}."
         )
-        advice = f"--dynamics.nll-beta 0.5 (docs/algorithms/rare-rewards.md); {again}"
+        advice = (
+            f"--algo sac until more of it is found; {again}. At unit scale --dynamics.nll-beta 0.5"
+            " brings more of the reward back, and saved no agent (docs/algorithms/rare-rewards.md)"
+        )
         return [Finding("reward-rare", "warning", said, evidence, RARE_RULE, advice)]
     if seen.reward_rows < RARE_REWARD_ROWS or seen.reward_episodes < min(3, seen.episodes):
         said += f"{change}."

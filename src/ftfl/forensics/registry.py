@@ -156,14 +156,14 @@ def _health(x: Examination) -> Result:
     rows, episode = select(x.subject.rows, which), x.subject.episode[which]
     agent = x.subject.state.agent
     # A sparse reward may be in none of the rows that are left.
-    largest = float(np.abs(x.subject.rows.reward).max())
+    paid = float(x.subject.rows.reward.min()), float(x.subject.rows.reward.max())
     penalty = None if x.subject.model is None else x.subject.model.penalty
     if penalty is not None:
         obs, action = np.asarray(rows.obs), np.asarray(rows.action)
         taken = penalty(obs, action)[_stored(x, obs, action)]
-        largest += float(np.abs(taken).max(initial=0.0)) * x.subject.unit
+        paid = paid[0] - float(taken.max(initial=0.0)) * x.subject.unit, paid[1]
     scale = config.agent_reward_scale
-    return critic_health(agent, rows, config.sac, x.key, scale, largest, episode)
+    return critic_health(agent, rows, config.sac, x.key, scale, paid, episode)
 
 
 def _units(x: Examination) -> Result:

@@ -195,7 +195,7 @@ class CriticAccount:
         return {
             "critic_fit": f"if sac after as many updates errs as much, it is the critic: {own}; if"
             " not, its targets are noisy: --scale unit, or --dynamics.reward-draw mean",
-            "reward_model": "--scale unit, or where it is unit --dynamics.reward-model separate"
+            "reward_model": "--scale unit, or --dynamics.reward-model separate"
             " (which error it is: reward fidelity)",
             "penalty": "that is what the screen is for; if the policy dares too little, a smaller"
             " --rollouts.screening.std-penalty (mopo) or --rollouts.screening.kl-penalty (m2ac)",

@@ -21,6 +21,7 @@ from ftfl import sac
 from ftfl.config import SacConfig
 from ftfl.errors import FtflError
 from ftfl.forensics.evidence import Estimate, Finding, Numbers, mean_estimate
+from ftfl.forensics.instruments.health_findings import health_findings
 from ftfl.nets import MLP
 from ftfl.sac import SacState
 from ftfl.types import Key, Transition
@@ -31,33 +32,8 @@ definition is Sokar et al. 2023 (arXiv 2302.12902)."""
 RANK_SHARE = 0.99
 """The effective rank is the number of singular values that hold this share of their sum (Kumar et
 al. 2020, arXiv 2010.14498, δ = 0.01)."""
-MORE_DORMANT, RANK_LEFT, GROWN = 0.25, 1 / 3, 5.0
-_ROUNDING = 1.001  # a fixed temperature comes back from its logarithm nearly as it was
-DORMANT_RULE = (
-    "a quarter more dormant units than a fresh critic on the same rows; hypothesis from a first"
-    " look at tiny critics: 0.3 to 0.5 after 6,400 updates on 50 rows, up to 0.2 in sound ones"
-)
-RANK_RULE = (
-    "fewer than a third of a fresh critic's effective features; a weak sign: 11 sound runs of 5"
-    " tasks (up to 99,000 updates) had 0.46 to 1.0 of them, tiny critics driven to failure 0.9 at"
-    " UTD 32 and 0.4 at UTD 64"
-)
-GROWN_RULE = (
-    "a hidden layer's weights above 5 times a fresh critic's: 11 sound runs of 5 tasks (up to"
-    " 99,000 updates) had 1.4 to 3.7, tiny critics driven to failure 5.3 at UTD 32 and 20 to 27 at"
-    " UTD 64;"
-    " the output layer is left out, for it grows with the size of true values (up to 7.5 in sound"
-    " runs)"
-)
-RUNAWAY_RULE = (
-    "α above where it began: in sound runs it falls as the policy learns. Said of 39 of 146 probe"
-    " runs that failed and of 1 of 214 others (docs/taxonomy.md); critic-beyond-bound cannot see"
-    " it, for the bound grows with α"
-)
-BOUND_RULE = (
-    "no policy can collect more than (max |r| + α × largest entropy) at every step forever, so a Q"
-    " beyond that ÷ (1 − γ) is impossible, provided the replay holds the largest reward"
-)
+_DRAWS = 16
+"""From the policy at each row, for its entropy there."""
 
 
 @dataclass(frozen=True)
@@ -74,21 +50,29 @@ class CriticHealth:
     """(2, L + 1): root mean square of each kernel over a fresh one's."""
     q_mean: Estimate
     """Mean of the smaller Q over rows, in the agent's reward unit."""
-    q_largest: float
-    """Largest |Q| of either critic."""
-    bound: float
-    """What |Q| cannot exceed with rewards as large as those met."""
+    q_range: tuple[float, float]
+    """Lowest and highest Q of either critic."""
+    possible: tuple[float, float]
+    """What Q can be, with rewards as those met; 0 is possible, for a critic begins there."""
     twin_gap: Estimate
     """Mean |Q₁ − Q₂| over rows."""
     updates: int
     temperature: float
     """α, in the agent's reward unit."""
     temperature_began: float
+    entropy_bonus: float
+    """α |A| log 2: the most that entropy can add to a step's reward."""
+    reward_std: float
+    """Of the rows' rewards, in the agent's unit."""
 
     @property
     def q_over_bound(self) -> float:
-        """Above 1, some Q is impossible."""
-        return self.q_largest / self.bound if self.bound > 0 else math.inf
+        """Above 1, some Q is impossible; NaN where one is not finite."""
+        low, high = (
+            q / bound if bound != 0 else (0.0 if q * side <= 0 else math.inf)
+            for q, bound, side in zip(self.q_range, self.possible, (-1, 1), strict=True)
+        )
+        return float(np.maximum(low, high))
 
     def numbers(self) -> Numbers:
         """Everything, by name."""
@@ -100,80 +84,21 @@ class CriticHealth:
             "effective_rank_fresh": self.rank_fresh.tolist(),
             "weight_growth": self.weight_growth.tolist(),
             "q_mean_scaled": self.q_mean,
-            "q_largest_scaled": self.q_largest,
-            "q_bound_scaled": self.bound,
+            "q_lowest_scaled": self.q_range[0],
+            "q_highest_scaled": self.q_range[1],
+            "q_lowest_possible_scaled": self.possible[0],
+            "q_highest_possible_scaled": self.possible[1],
             "q_over_bound": self.q_over_bound,
             "twin_gap_scaled": self.twin_gap,
             "temperature_scaled": self.temperature,
             "temperature_at_start_scaled": self.temperature_began,
+            "entropy_bonus_scaled": self.entropy_bonus,
+            "reward_std_scaled": self.reward_std,
         }
 
     def findings(self) -> list[Finding]:
         """Signs that the critic itself has failed."""
-        found: list[Finding] = []
-
-        def add(name: str, failure: bool, sentence: str, numbers: dict, rule: str) -> None:
-            found.append(
-                Finding(
-                    name,
-                    "failure" if failure else "warning",
-                    sentence,
-                    numbers,
-                    rule,
-                    "before the model is blamed: --sac.critic-layer-norm, a smaller"
-                    " --sac.updates-per-step, or --sac.reset-every-updates",
-                )
-            )
-
-        # not (… <= 1): a critic that is no longer finite is beyond its bound, too
-        if not self.q_over_bound <= 1.0:
-            add(
-                "critic-beyond-bound",
-                True,
-                f"the critic answers {self.q_largest:.3g} where no policy can exceed"
-                f" {self.bound:.3g}.",
-                {"q_largest": self.q_largest, "bound": self.bound},
-                BOUND_RULE,
-            )
-        if not self.temperature <= _ROUNDING * self.temperature_began:
-            add(
-                "temperature-runaway",
-                False,
-                f"the temperature rose from {self.temperature_began:.3g} to {self.temperature:.3g},"
-                " so that values are of entropy and not of reward.",
-                {"temperature": self.temperature, "at_start": self.temperature_began},
-                RUNAWAY_RULE,
-            )
-        more = float((self.dormant.mean(axis=0) - self.dormant_fresh.mean(axis=0)).max())
-        if more > MORE_DORMANT:
-            share = float(self.dormant.mean(axis=0).max())
-            add(
-                "critic-dormant",
-                False,
-                f"{share:.0%} of a layer's units no longer fire.",
-                {"dormant_share": share, "more_than_fresh": more},
-                DORMANT_RULE,
-            )
-        left = float(self.rank.mean() / self.rank_fresh.mean())
-        if left < RANK_LEFT:
-            add(
-                "critic-rank-collapsed",
-                False,
-                f"the critic's features have an effective rank of {self.rank.mean():.0f}, a fresh"
-                f" critic's {self.rank_fresh.mean():.0f}.",
-                {"rank": float(self.rank.mean()), "share_of_fresh": left},
-                RANK_RULE,
-            )
-        growth = float(self.weight_growth[:, :-1].max())
-        if not growth <= GROWN:
-            add(
-                "critic-weights-grown",
-                False,
-                f"a hidden layer's weights are {growth:.2g} times as large as in a fresh critic.",
-                {"weight_growth": growth},
-                GROWN_RULE,
-            )
-        return found
+        return health_findings(self)
 
 
 def critic_health(
@@ -182,7 +107,7 @@ def critic_health(
     config: SacConfig,
     key: Key,
     reward_scale: float = 1.0,
-    largest: float = 0.0,
+    paid: tuple[float, float] = (0.0, 0.0),
     episode: np.ndarray | None = None,
 ) -> CriticHealth:
     """Look at both critics on real rows.
@@ -193,7 +118,7 @@ def critic_health(
         config: the agent's.
         key: of the fresh critic and of one draw from the policy.
         reward_scale: what the agent multiplies stored rewards by (``Config.agent_reward_scale``).
-        largest: |stored reward| ever met, where that is beyond these rows.
+        paid: lowest and highest stored reward ever met, where that is beyond these rows.
         episode: of each row; None: rows are independent.
 
     Raises:
@@ -209,13 +134,17 @@ def critic_health(
     fresh_key, policy_key = jax.random.split(key)
     size, act_dim, view = rows.obs.shape[1], rows.action.shape[1], agent.critic.view
     fresh = sac.init(fresh_key, size, act_dim, config, view)
-    layers, q, log_prob = _look(agent, rows, policy_key, config)
+    layers, q, negative_entropy = _look(agent, rows, policy_key, config)
     fresh_layers, *_ = _look(fresh, rows, policy_key, config)
     q = np.asarray(q, np.float64)
     alpha = float(np.exp(agent.log_temperature))
-    # Uniform actions have the largest entropy, |A| log 2; a narrow policy's can be very negative.
-    entropy = max(rows.action.shape[1] * math.log(2.0), abs(float(np.mean(np.asarray(log_prob)))))
-    largest = max(largest, float(jnp.max(jnp.abs(rows.reward)))) * reward_scale
+    reward = np.asarray(rows.reward, np.float64)
+    lowest, highest = min(paid[0], reward.min()), max(paid[1], reward.max())
+    # Uniform actions have the largest entropy, |A| log 2; a narrow policy's can be very negative,
+    # and differs from state to state.
+    bonus = alpha * act_dim * math.log(2.0)
+    fine = alpha * max(float(np.max(negative_entropy)), 0.0)
+    horizon = 1.0 - config.discount
     growth = [
         _rms(layer.weight) / _rms(new.weight)
         for layer, new in zip(agent.critic.layers, fresh.critic.layers, strict=True)
@@ -227,12 +156,17 @@ def critic_health(
         rank_fresh=effective_rank(fresh_layers[-1]),
         weight_growth=np.stack(growth, axis=1),
         q_mean=_mean(q.min(axis=0), episode),
-        q_largest=float(np.abs(q).max()),
-        bound=(largest + alpha * entropy) / (1.0 - config.discount),
+        q_range=(float(q.min()), float(q.max())),
+        possible=(
+            min(0.0, (float(lowest) * reward_scale - fine) / horizon),
+            max(0.0, (float(highest) * reward_scale + bonus) / horizon),
+        ),
         twin_gap=_mean(np.abs(q[0] - q[1]), episode),
         updates=int(agent.updates),
         temperature=alpha,
         temperature_began=config.initial_temperature,
+        entropy_bonus=bonus,
+        reward_std=float(reward.std()) * reward_scale,
     )
 
 
@@ -265,19 +199,21 @@ def _look(
     agent: SacState, rows: Transition, key: Key, config: SacConfig
 ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     found = _forward(agent, rows, key, config)
-    layers, q, log_prob = jax.tree.map(np.asarray, found)
-    return layers, q, log_prob
+    layers, q, negative_entropy = jax.tree.map(np.asarray, found)
+    return layers, q, negative_entropy
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def _forward(
     agent: SacState, rows: Transition, key: Key, config: SacConfig
 ) -> tuple[list[Array], Float[Array, "2 B"], Float[Array, "B"]]:
-    """Hidden activations of both critics, their Q, and log π of one draw."""
+    """Hidden activations of both critics, their Q, and the policy's mean log π at each row."""
     x = jnp.concatenate([sac.seen(agent.critic, rows.obs), rows.action], axis=-1)
     hidden = jax.vmap(_activations, in_axes=(0, None))
-    _, log_prob = sac.policy(agent.actor, rows.obs, config).sample(key)
-    return hidden(agent.critic, x), sac.q_values(agent.critic, rows.obs, rows.action), log_prob
+    chosen = sac.policy(agent.actor, rows.obs, config)
+    _, log_prob = jax.vmap(chosen.sample)(jax.random.split(key, _DRAWS))
+    q = sac.q_values(agent.critic, rows.obs, rows.action)
+    return hidden(agent.critic, x), q, log_prob.mean(axis=0)
 
 
 def _activations(net: MLP, x: Float[Array, "B I"]) -> list[Array]:

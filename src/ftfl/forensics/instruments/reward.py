@@ -192,8 +192,9 @@ class RewardFidelity:
         if self.scale == "raw":
             return "--scale unit gives the reward a scale of its own"
         return (
-            "--dynamics.reward-model separate gives the reward a network of its own, or given uses"
-            " the known function"
+            "--dynamics.reward-model separate gives the reward a network of its own,"
+            " --dynamics.reward-draw mean takes the noise out of it, --dynamics.reward-model given"
+            " uses the known function"
         )
 
 

@@ -17,6 +17,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from ftfl.errors import FtflError
+from ftfl.forensics.advice import QUIETER
 from ftfl.forensics.branches import Path
 from ftfl.forensics.channel_errors import ChannelErrors
 from ftfl.forensics.evidence import Estimate, Finding, Numbers, mean_estimate
@@ -109,7 +110,7 @@ class RolloutError:
                     "skill below 0 by the whole interval in the median channel; on probes half of"
                     " the runs that learned well had it, too (docs/taxonomy.md)",
                     "--target residual or innovation, and more updates" if not noisy else
-                    "--dynamics.logvar-floor change lets slow channels have less noise",
+                    QUIETER,
                 )
             )  # fmt: skip
         lost = self._channels_without_skill()
@@ -122,7 +123,7 @@ class RolloutError:
                     f" assuming that they do not move: {shown}.",
                     {"channels": float(len(lost))},
                     "one-step skill of a draw below 0 by the whole interval in the channel",
-                    "--dynamics.logvar-floor change, or --target innovation for slow channels",
+                    QUIETER,
                 )
             )  # fmt: skip
         for step in sorted({0, min(self.used, len(self.outside)) - 1, len(self.outside) - 1}):

@@ -21,6 +21,7 @@ from ftfl.dynamics import ensemble as ens
 from ftfl.dynamics.predict import DynamicsState
 from ftfl.dynamics.targets import floor_shift, model_input, model_target, training_scaler
 from ftfl.errors import FtflError
+from ftfl.forensics.advice import QUIETER
 from ftfl.forensics.evidence import Finding, Numbers
 from ftfl.forensics.instruments import shares as sharing
 from ftfl.forensics.instruments.elites import elite_cost, elite_findings, elite_shares
@@ -279,7 +280,7 @@ def _bound_findings(scales: Scales) -> list[Finding]:
                 },
                 "noise drawn in every synthetic step is larger than the step itself: the best"
                 " possible prediction is then worse than persistence",
-                "--dynamics.logvar-floor change",
+                QUIETER,
             )
         )
     capped = (scales.held_out_rms[:channels] > cap) & (scales.near_cap[:channels] > 0.5)

@@ -15,6 +15,7 @@ from scipy.stats import norm
 
 from ftfl.config import DynamicsConfig
 from ftfl.dynamics.predict import DynamicsState
+from ftfl.forensics.advice import QUIETER
 from ftfl.forensics.evidence import Estimate, Finding, Numbers, mean_estimate
 from ftfl.forensics.moments import positive, ratio_estimate, unknown
 from ftfl.forensics.refits import Fidelity, Predicted, fidelity, predictions
@@ -91,8 +92,8 @@ class ModelVariance:
                         "worst_skill_member": self.fidelity.member[worst],
                     },
                     USELESS_RULE,
-                    "where skill without noise is positive, --dynamics.logvar-floor change;"
-                    " otherwise compare --target residual, direct and innovation",
+                    f"where skill without noise is positive, {QUIETER}; otherwise compare --target"
+                    " residual, direct and innovation",
                 )
             )
         sure = [i for i, z in enumerate(self.z_rms) if z.above(OVERCONFIDENT)]
