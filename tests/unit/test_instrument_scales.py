@@ -117,6 +117,20 @@ def test_a_tiny_reward_is_found_by_its_step_its_share_and_its_floor(dialled):
     assert dialled.numbers()["names"][-1] == "reward"
 
 
+def test_a_large_reward_drowns_the_states_and_meets_the_cap(quick_compiles):
+    rows = linear(1_000, (1, 1, 1), 2.0**12, noise=0.1)
+    for preset, starved in (("mbpo", True), ("mbpo-unit", False)):
+        config = model(preset)
+        state, ring = fitted(rows, config)
+        scales = target_scales(state, ring, HOLDOUT, jax.random.key(0), config)
+        found = {f.name: f for f in scales.findings()}
+        assert ("states-starved" in found) == starved
+        assert ("uncertainty-capped" in found) == starved
+        if starved:
+            assert found["states-starved"].severity == "failure"
+            assert "(reward)" in found["uncertainty-capped"].sentence
+
+
 def test_the_largest_channel_decides_elites_and_meets_the_cap(dialled):
     assert np.sum(dialled.elite_share) == pytest.approx(1)
     assert np.argmax(dialled.elite_share) == 0

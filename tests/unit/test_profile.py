@@ -55,6 +55,21 @@ def test_a_small_reward_is_foreseen_to_fail_with_raw_targets(scale, names, sever
     assert all(name in best.because for name in names)
 
 
+@pytest.mark.parametrize(
+    ("scale", "severity"), [(30.0, None), (2_000.0, "warning"), (2.0**15, "failure")]
+)
+def test_a_large_reward_is_foreseen_to_drown_the_states_of_raw_targets(scale, severity):
+    rows = autoregressive(episodes=20, steps=100, kappas=[0.9, 0.7, 0.8], reward_scale=scale)
+    seen, found, best = look(rows)
+    assert found.keys() == ({"states-starved"} if severity else set())
+    assert best.preset == ("ftfl" if severity else "mbpo")
+    if severity:
+        assert found["states-starved"].severity == severity
+        share = found["states-starved"].evidence["states_signal_share"]
+        assert share.value == pytest.approx(math.sqrt(seen.table.dynamics_over_reward.value), 1e-3)
+        assert "--scale unit" in found["states-starved"].advice
+
+
 def test_without_a_reward_signal_it_cannot_tell():
     rows = autoregressive(episodes=5, steps=50, kappas=[0.9])
     silent = rows._replace(reward=np.zeros(250, np.float32))
@@ -80,7 +95,7 @@ def test_a_rare_reward_is_said_to_be_rare():
     few = long._replace(reward=(np.arange(4_000) % 200 < 1).astype(np.float32))
     warned = look(few)[1]["reward-rare"]  # 20 of 4,000 carry it
     assert (warned.severity, warned.evidence["carrying_share"]) == ("warning", pytest.approx(0.005))
-    assert warned.advice.startswith("--dynamics.nll-beta 0.5")
+    assert warned.advice.startswith("--algo sac until more of it is found")
     assert look(few)[2].preset == "sac"
     lucky = rows._replace(reward=(np.arange(1_000) < 30).astype(np.float32))
     assert look(lucky)[1].keys() == {"cannot-tell-yet"}  # one episode says nothing of the others
@@ -127,6 +142,12 @@ def test_a_share_that_few_episodes_leave_open_is_said_to_be_open():
     assert 1 / math.sqrt(1 + v.value) < 0.1 / math.sqrt(3) < 1 / math.sqrt(1 + v.low)
     assert found["reward-starved"].severity == "info"
     assert found["reward-starved"].sentence.endswith("; these data leave it open.")
+    large = autoregressive(episodes=3, steps=30, kappas=[0.9, 0.7], reward_scale=180.0)
+    seen, found, _ = look(large)
+    v = seen.table.dynamics_over_reward
+    assert math.sqrt(v.value) < 5e-3 < math.sqrt(v.high)
+    assert found["states-starved"].severity == "info"
+    assert "leave it open" in found["states-starved"].sentence
 
 
 def channels(*columns, reward=None):

@@ -23,7 +23,8 @@ MANY_RULE = (
 )
 
 
-_SCALE = {"reward-below-adam-step", "reward-below-floor", "reward-starved", "changes-below-floor"}
+_SCALE = {"reward-below-adam-step", "reward-below-floor", "reward-starved", "states-starved",
+          "changes-below-floor"}  # fmt: skip
 """Failure modes that unit scale mends."""
 _SLOW = {"slow-channels", "slow-channels-below-floor"}
 """Failure modes that residual targets at unit scale mend."""

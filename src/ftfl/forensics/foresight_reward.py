@@ -7,6 +7,7 @@ import math
 
 from ftfl.config import DynamicsConfig
 from ftfl.forensics.evidence import Estimate, Finding
+from ftfl.forensics.instruments.scale_findings import states_starved
 from ftfl.forensics.profile import Profile
 
 UNCALIBRATED = "hypothesis, not calibrated"
@@ -128,7 +129,7 @@ def _reward(seen: Profile, config: DynamicsConfig, source: str) -> list[Finding]
                 "--scale unit",
             )
         )
-    return [*found, *_rare(seen, source)]
+    return [*found, *states_starved(v, "--scale unit"), *_rare(seen, source)]
 
 
 def _rare(seen: Profile, source: str) -> list[Finding]:

@@ -21,10 +21,10 @@ from ftfl.dynamics import ensemble as ens
 from ftfl.dynamics.predict import DynamicsState
 from ftfl.dynamics.targets import floor_shift, model_input, model_target, training_scaler
 from ftfl.errors import FtflError
-from ftfl.forensics.advice import QUIETER
 from ftfl.forensics.evidence import Finding, Numbers
 from ftfl.forensics.instruments import shares as sharing
 from ftfl.forensics.instruments.elites import elite_cost, elite_findings, elite_shares
+from ftfl.forensics.instruments.scale_findings import bound_findings, reward_findings
 from ftfl.forensics.instruments.shares import RewardShares
 from ftfl.forensics.instruments.table import TargetTable, target_table
 from ftfl.forensics.rows import holdout, in_order
@@ -34,25 +34,6 @@ from ftfl.types import Key, Transition
 NEAR_A_BOUND = math.log(2.0)
 """Nats from a soft bound at which it passes on half of the gradient: softplus′(u) = 1 − e^{−(ℓ −
 low)} = ½ at ℓ − low = ln 2. Nearer, the bound decides more than the data."""
-
-STEP_WARNING, STEP_FAILURE = 0.3, 1.0
-STEP_RULE = (
-    "one update moves the reward's mean by more than 0.3 (warning) or 1 (failure) of its std:"
-    " measured on Pendulum with the dial (benchmarks/unit_dial/results/doors.csv, 9 refits), 0.003"
-    " went with R² 0.99, 0.4 to 0.75 with 0.57 to 0.68, 6 to 12 with −69 to −115; one task and one"
-    " network size, so the threshold is a first calibration"
-)
-STARVED = 0.1
-STARVED_RULE = (
-    "the reward has less than a tenth of an equal share (1/√D) of what the data say to the trunk;"
-    " a convention, counted in docs/taxonomy.md: that so small a share starves the reward is a"
-    " hypothesis, and on the unit dial a trunk of its own did not help"
-)
-NOISE = 0.3
-NOISE_RULE = (
-    "the least std the model can predict is above 0.3 of the reward's std: noise of 0.3 std in"
-    " every synthetic reward takes 0.3² = 9 % from the R² of drawn rewards, whatever was learned"
-)
 
 
 @dataclass(frozen=True)
@@ -101,7 +82,7 @@ class Scales:
         """What the sizes decide that the task should not care about."""
         name = self.table.names[int(np.argmax(self.elite_share))]
         elites = elite_findings(name, float(self.elite_share.max()), self.elite_cost)
-        return [*_reward_findings(self), *_bound_findings(self), *elites]
+        return [*reward_findings(self), *bound_findings(self), *elites]
 
 
 def target_scales(
@@ -197,104 +178,3 @@ def _held_out(
         jnp.mean(per_row[rule], axis=1),
         jnp.mean(per_row["unit"], axis=1),
     )
-
-
-def _reward_findings(scales: Scales) -> list[Finding]:
-    if scales.table.names[-1] != "reward" or scales.table.std[-1].value == 0:
-        return []
-    floored = _reward_below_floor(scales)
-    start, now = scales.at_start, scales.trained
-    if start is None or now is None:
-        return floored
-    found: list[Finding] = []
-    step = now.reward_step_over_std
-    if step.value > STEP_WARNING:
-        found.append(
-            Finding(
-                "reward-below-adam-step",
-                "failure" if step.above(STEP_FAILURE) else "warning",
-                f"one model update throws a member's reward prediction by {step.value:.2g} times"
-                " the spread of real rewards.",
-                {"step_over_std": step, "reward_std": scales.table.std[-1]},
-                STEP_RULE,
-                "--scale unit",
-            )
-        )
-    share, equal = start.signal_gradient, start.outputs**-0.5
-    if share.below(STARVED * equal):
-        found.append(
-            Finding(
-                "reward-starved",
-                "warning",
-                f"at the start the reward has {share.value:.1e} of what the data say to the shared"
-                f" trunk; an equal share would be {equal:.2g}.",
-                {
-                    "signal_gradient_share": share,
-                    "equal_share": equal,
-                    "dynamics_over_reward": scales.table.dynamics_over_reward,
-                },
-                STARVED_RULE,
-                "--scale unit (or --dynamics.reward-model separate, to see whether the trunk is"
-                " the door)",
-            )
-        )
-    return [*found, *floored]
-
-
-def _reward_below_floor(scales: Scales) -> list[Finding]:
-    floor = float(scales.floor_std[-1]) / scales.table.std[-1].value
-    if floor <= NOISE or not scales.draws_reward:
-        return []
-    return [
-        Finding(
-            "reward-below-floor",
-            "warning",
-            f"the least std the model can predict is {floor:.2g} times the spread of real rewards"
-            + (", so drawn rewards are mostly noise." if floor > 1 else "."),
-            {"floor_over_std": floor, "near_floor_share": float(scales.near_floor[-1])},
-            NOISE_RULE,
-            "--scale unit, or --dynamics.reward-draw mean, or a lower --dynamics.logvar-min",
-        )
-    ]
-
-
-def _bound_findings(scales: Scales) -> list[Finding]:
-    """Channels whose uncertainty the bounds decide instead of the data."""
-    found: list[Finding] = []
-    channels = len(scales.table.change_std) - int(scales.table.names[-1] == "reward")
-    change = np.array([s.value for s in scales.table.change_std[:channels]])
-    floor, cap = scales.floor_std[:channels], scales.cap_std[:channels]
-    drowned = (change > 0) & (floor > change)
-    if drowned.any():
-        worst = int(np.argmax(np.where(drowned, floor / np.where(drowned, change, 1), 0)))
-        found.append(
-            Finding(
-                "slow-channels-below-floor",
-                "warning",
-                f"in {drowned.sum()} of {channels} channels the least std the model can predict"
-                f" exceeds the typical one-step change (worst: {scales.table.names[worst]},"
-                f" {floor[worst] / change[worst]:.2g} times).",
-                {
-                    "channels_share": float(drowned.mean()),
-                    "worst_floor_over_change": float(floor[worst] / change[worst]),
-                },
-                "noise drawn in every synthetic step is larger than the step itself: the best"
-                " possible prediction is then worse than persistence",
-                QUIETER,
-            )
-        )
-    capped = (scales.held_out_rms[:channels] > cap) & (scales.near_cap[:channels] > 0.5)
-    if capped.any():
-        found.append(
-            Finding(
-                "uncertainty-capped",
-                "warning",
-                f"in {capped.sum()} of {channels} channels the model errs by more than the largest"
-                " std it can predict.",
-                {"channels_share": float(capped.mean())},
-                f"{scales.tested_on} error above the bound, and most predictions within ln 2 of it,"
-                " where the bound passes on less than half of the gradient",
-                "--scale unit, or a higher --dynamics.logvar-max",
-            )
-        )
-    return found
