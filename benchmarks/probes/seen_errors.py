@@ -1,9 +1,11 @@
 """What the agent sees of a model's errors: refits of the four cells on random steps of a probe.
 
     python benchmarks/probes/seen_errors.py [--dial jump slow autocorrelation]
+    python benchmarks/probes/seen_errors.py --dial autocorrelation --cells "residual, unit" \\
+        "direct, unit" --levels -0.9 -0.5 0 0.25 0.5 0.9 0.99 --seeds 0 1 2 3 4 5 6 7 8 9
 
 2,000 random transitions to train on, 1,000 to measure on; the probe profile's model, trained from
-scratch for equal updates, 3 seeds. One-step errors are told as the agent meets them, after the view
+scratch for equal updates, 3 seeds or those named. One-step errors are told as the agent meets them, after the view
 has turned the dial back: of position and velocity, in units of their own std over these data, for
 one elite's mean and for its draw. On `jump`, rows that cross the jump are told apart. A line per
 cell, level and seed goes to results/seen_errors.jsonl; report.py puts them into the page.
@@ -88,17 +90,23 @@ def main() -> None:
     """Read the options, skip what is done, do the rest."""
     parser = argparse.ArgumentParser(description="Errors as the agent sees them")
     parser.add_argument("--dial", nargs="+", default=["jump", "slow", "autocorrelation"])
+    parser.add_argument("--levels", nargs="+", type=float, help="[those named in the task's code]")
+    parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=list(CELLS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     args = parser.parse_args()
     done = {(r["dial"], r["level"], r["cell"], r["seed"]) for r in read_lines(RESULTS)}
-    for dial in ["rest", *args.dial]:
-        for level in (0,) if dial == "rest" else DIALS[dial].levels:
-            for cell in CELLS:
-                for seed in SEEDS:
-                    if (dial, level, cell, seed) not in done:
-                        line = measure(dial, level, cell, seed)
-                        add_line(RESULTS, line)
-                        print(*(line[k] for k in ("dial", "level", "cell", "seed",
-                                                  "draw_all_rms")), flush=True)  # fmt: skip
+    asked = [
+        (dial, level, cell, seed)
+        for dial in ["rest", *args.dial]
+        for level in ((0,) if dial == "rest" else args.levels or DIALS[dial].levels)
+        for cell in args.cells
+        for seed in args.seeds
+    ]
+    for point in asked:
+        if point not in done:
+            line = measure(*point)
+            add_line(RESULTS, line)
+            print(*point, line["draw_all_rms"], flush=True)
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def test_a_tiny_reward_is_found_by_its_step_its_share_and_its_floor(dialled):
 
 
 def test_a_large_reward_drowns_the_states_and_meets_the_cap(quick_compiles):
-    rows = linear(1_000, (1, 1, 1), 2.0**12, noise=0.1)
+    rows = linear(1_000, (1, 1, 1), 2.0**14, noise=0.1)
     for preset, starved in (("mbpo", True), ("mbpo-unit", False)):
         config = model(preset)
         state, ring = fitted(rows, config)
