@@ -5,10 +5,11 @@
         "direct, unit" --levels -0.9 -0.5 0 0.25 0.5 0.9 0.99 --seeds 0 1 2 3 4 5 6 7 8 9
 
 2,000 random transitions to train on, 1,000 to measure on; the probe profile's model, trained from
-scratch for equal updates, 3 seeds or those named. One-step errors are told as the agent meets them, after the view
-has turned the dial back: of position and velocity, in units of their own std over these data, for
-one elite's mean and for its draw. On `jump`, rows that cross the jump are told apart. A line per
-cell, level and seed goes to results/seen_errors.jsonl; report.py puts them into the page.
+scratch for equal updates, 3 seeds or those named. One-step errors are told as the agent meets them,
+after the view has turned the dial back: of position and velocity, in units of their own std over
+these data, for one elite's mean and for its draw. On `jump`, rows that cross the jump are told
+apart. A line per cell, level and seed goes to results/seen_errors.jsonl; report.py puts them into
+the page.
 """
 
 from __future__ import annotations
