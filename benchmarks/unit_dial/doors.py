@@ -50,6 +50,11 @@ DOORS: dict[str, tuple[str, int, dict]] = {
     "dial, learning rate / 10, 10 × updates": (
         "mbpo", POWER, {"dynamics.learning_rate": 1e-4, "dynamics.max_updates": 10 * UPDATES}
     ),
+    "dial, rate / 10, 10 × updates, floor -25, start -12": (
+        "mbpo", POWER,
+        {"dynamics.learning_rate": 1e-4, "dynamics.max_updates": 10 * UPDATES,
+         "dynamics.logvar_min": -25.0, "dynamics.logvar_start": -12.0},
+    ),
     "dial at 2^-10, 10 × updates": ("mbpo", 10, {"dynamics.max_updates": 10 * UPDATES}),
     "dial at 2^-10, learning rate / 10": ("mbpo", 10, {"dynamics.learning_rate": 1e-4}),
     "dial at 2^-10, learning rate / 10, 10 × updates": (
