@@ -30,7 +30,7 @@ DMC15 = ("acrobot-swingup", "cheetah-run", "finger-turn-hard", "fish-swim", "hop
 """Of arXiv:2205.07802 and its successors."""
 GYM = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5", "Humanoid-v5", "Swimmer-v5",
        "InvertedPendulum-v5", "Pendulum-v1")  # fmt: skip
-UNITS = (-13, -10, -7, -4)
+UNITS = (-13, -10, -7, -4, 4, 8, 12)
 
 
 def tasks() -> list[tuple[str, float]]:
