@@ -83,6 +83,14 @@ def test_without_a_reward_signal_it_cannot_tell():
     assert "rests on about 1.0 of 250 steps" in look(once)[1]["cannot-tell-yet"].sentence
 
 
+def test_where_nothing_moves_nothing_is_recommended():
+    rows = autoregressive(episodes=5, steps=50, kappas=[0.9])
+    _, found, best = look(rows._replace(obs=0 * rows.obs, next_obs=0 * rows.next_obs))
+    assert found["nothing-moves"].severity == "warning"
+    assert "constant-channels" not in found
+    assert best.preset is None
+
+
 def test_a_rare_reward_is_said_to_be_rare():
     rows = autoregressive(episodes=10, steps=100, kappas=[0.9])
     rare = rows._replace(reward=(np.arange(1_000) % 500 < 15).astype(np.float32))

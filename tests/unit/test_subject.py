@@ -165,8 +165,11 @@ def test_what_cannot_be_opened_is_said_in_one_sentence(run, tmp_path):
 
 def test_a_run_that_has_not_stepped_yet_is_told_to_wait(tmp_path):
     path = saved(tmp_path / "run", tiny("sac", TASK, steps=45), 0)
-    with pytest.raises(FtflError, match=r"no real transitions at step 0 yet"):
+    with pytest.raises(FtflError, match=r"at step 0 yet: wait for its next checkpoint"):
         Subject.load(path)
+    later = saved(tmp_path / "later", tiny("sac", TASK, steps=45), 0, 20)
+    with pytest.raises(FtflError, match=r"at step 0 yet: choose a later one \(20\)"):
+        Subject.load(later, 0)
 
 
 def test_a_run_is_opened_again_and_again_while_its_training_writes_and_prunes(run, tmp_path):

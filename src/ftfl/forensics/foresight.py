@@ -85,6 +85,8 @@ def recommend(found: Mapping[str, Severity], blind: bool) -> Recommendation:
     slow = bool(names & _SLOW)
     if "termination-unknown" in names:
         return Recommendation("sac", "no model can be used until the task says how it ends")
+    if "nothing-moves" in names:
+        return Recommendation(None, "cannot tell yet: in these transitions nothing moves")
     if blind:
         return Recommendation(
             None, "cannot tell yet: these transitions do not show what the reward is like"
@@ -115,7 +117,17 @@ def _conduct(seen: Profile, faults: int) -> list[Finding]:
     """Whatever else a user should know of the task and of this sample."""
     found: list[Finding] = []
     constant = int((~seen.moving).sum())
-    if constant:
+    if constant == seen.spec.obs_dim:
+        found.append(
+            Finding(
+                "nothing-moves", "warning",
+                f"no observation channel ever changes in these {seen.rows} steps, so nothing that"
+                " concerns states is predicted.",
+                {"channels": float(constant)}, "std of every change below 10⁻⁶ of its size",
+                "look at the environment (ftfl doctor TASK) or at the file that was given",
+            )
+        )  # fmt: skip
+    elif constant:
         found.append(
             Finding(
                 "constant-channels", "info",

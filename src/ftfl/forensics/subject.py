@@ -70,9 +70,11 @@ class Subject:
                     f"{damage[0]}; the newest valid checkpoint of {run.path} is of step"
                     f" {checkpoint.step} and has no real transitions yet."
                 )
+            later = [x for x in _steps(run) if x > checkpoint.step]
+            do = f"choose a later one ({', '.join(map(str, later))})" if later else None
             raise FtflError(
-                f"{run.path} has no real transitions at step {checkpoint.step} yet: wait for its"
-                " next checkpoint."
+                f"{run.path} has no real transitions at step {checkpoint.step} yet:"
+                f" {do or 'wait for its next checkpoint'}."
             )
         history = tuple(run.read_history())
         return cls(run.path, config, spec, checkpoint.step, damage, state, progress, rows, history)
@@ -169,6 +171,10 @@ def _checkpoint(run: RunDir, step: int | None) -> tuple[Checkpoint, tuple[str, .
             if left == 0 or list_checkpoints(run.checkpoints_path) == before:
                 raise
     raise AssertionError("unreachable")
+
+
+def _steps(run: RunDir) -> list[int]:
+    return [int(p.name.removeprefix("step_")) for p in list_checkpoints(run.checkpoints_path)]
 
 
 def _load(run: RunDir, step: int | None, paths: list[Path]) -> tuple[Checkpoint, tuple[str, ...]]:
