@@ -83,7 +83,7 @@ def text(rows: list[dict[str, Any]], what: str) -> str:
     return f"{seen.mean:.3g}{width} ({seen.n}){alert}"
 
 
-def table(dial: str, what: str, arms: list[str], runs: Runs) -> str:
+def by_level(dial: str, what: str, arms: list[str], runs: Runs) -> str:
     """Levels across, arms down."""
     levels = columns(dial, runs)
     lines = ["| | " + " | ".join(levels) + " |", "|---" * (len(levels) + 1) + "|"]
@@ -242,9 +242,9 @@ def main() -> None:
         parts += [
             f"## {dial}", f"{SUMMARY[dial]}.",
             f"![Return over level of {dial}](results/{dial}.svg)",
-            "Return, mean ± 95 % half-width (seeds):", table(dial, "return", arms, runs),
+            "Return, mean ± 95 % half-width (seeds):", by_level(dial, "return", arms, runs),
             "Reward R² of a single member on held-out rows:",
-            table(dial, "model/reward_r2", [a for a in arms if a != "sac"], runs),
+            by_level(dial, "model/reward_r2", [a for a in arms if a != "sac"], runs),
         ]  # fmt: skip
     parts += on_laptop(runs) + errors_seen()
     (HERE / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
