@@ -23,7 +23,7 @@ import numpy as np
 
 from ftfl import presets
 from ftfl.config import DynamicsConfig
-from ftfl.forensics.instruments.attribution import attribution
+from ftfl.forensics.instruments.attribution import LOST, attribution
 from ftfl.types import Transition
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
@@ -178,27 +178,33 @@ def measure(name: str, draw: int) -> dict[str, Any]:
     }
 
 
+def verdict(case: Case, line: dict[str, Any], gain: list[float] | None) -> str:
+    """Whether the cause was named; what does no harm cannot be."""
+    told = {n: t for n, t in line["findings"].items() if "-lost-by-" in n}
+    if not case.what:
+        return "**false alarm**" if told else "nothing named"
+    assert gain is not None
+    if f"{case.what}-lost-by-{case.door}" in told:
+        return "named"
+    if any(n.startswith(case.what) and case.door in text for n, text in told.items()):
+        return "named beside another"
+    if gain[0] < LOST:
+        return "did no harm that its door undoes"
+    return "**missed**: seeds too far apart" if gain[1] <= 0 else "**missed**"
+
+
 def page() -> str:
     """README.md: what was named, beside what the cause was."""
     rows = []
     for name, case in CASES.items():
         for line in (r for r in read_lines(RESULTS) if r["case"] == name):
             found = [n for n in line["findings"] if "-lost-by-" in n or n.endswith("-repairs")]
-            right = any(n == f"{case.what}-lost-by-{case.door}" for n in found)
-            good = case.door and any(
-                n.startswith(f"{case.what}-") and case.door in line["findings"][n] for n in found
-            )
-            verdict = (
-                ("nothing named" if not found else "**false alarm**")
-                if not case.what
-                else "named" if right else "named beside another" if good else "**missed**"
-            )  # fmt: skip
             gain = line["gains"].get(case.what, {}).get(case.door)
             rows.append([
                 name, f"{case.what}: {case.door}" if case.what else "–",
                 f"{line['use']['reward']:.2f}, {line['use']['state']:.2f}",
                 "–" if gain is None else f"{gain[0]:.2f} [{gain[1]:.2f}, {gain[2]:.2f}]",
-                ", ".join(f"`{n}`" for n in found) or "–", verdict,
+                ", ".join(f"`{n}`" for n in found) or "–", verdict(case, line, gain),
             ])  # fmt: skip
     head = ["case", "cause", "use of reward, state", "gain of that door", "findings", "verdict"]
     text = (HERE / "INTRODUCTION.md").read_text(encoding="utf-8").rstrip()

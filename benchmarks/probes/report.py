@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 FIGURES = HERE / "results"
+PAGE = HERE / "README.md"
 TARGETS = ("residual, raw", "residual, unit", "direct, raw", "direct, unit")
 AT_ZERO = ("reward-unit", "channel-unit")
 """Dials on which rest is the level 0, in its place among the others."""
@@ -128,7 +129,7 @@ def curve(dial: str, runs: Runs) -> str:
 def errors_seen() -> list[str]:
     """One-step errors as the agent meets them, from seen_errors.py."""
     found: dict[tuple[str, float], dict[str, list[dict[str, Any]]]] = {}
-    for line in read_lines(FIGURES / "seen_errors.jsonl"):
+    for line in read_lines(RESULTS.with_name("seen_errors.jsonl")):
         cells = found.setdefault((line["dial"], line["level"]), defaultdict(list))
         cells[line["cell"]].append(line)
     if not found:
@@ -162,7 +163,7 @@ def errors_seen() -> list[str]:
 def crossing() -> list[str]:
     """Direct over residual targets under the carrier, paired over seeds."""
     errors: dict[tuple[float, str], dict[int, list[float]]] = defaultdict(dict)
-    for line in read_lines(FIGURES / "seen_errors.jsonl"):
+    for line in read_lines(RESULTS.with_name("seen_errors.jsonl")):
         if line["dial"] == "autocorrelation":
             errors[line["level"], line["cell"]][line["seed"]] = line["mean_all_rms"]
     rows = []
@@ -204,7 +205,7 @@ def crossing() -> list[str]:
 
 def on_laptop(runs: Runs) -> list[str]:
     """The points that the laptop profile was asked to confirm, beside the probe profile's."""
-    large = load(FIGURES / "laptop.jsonl")
+    large = load(RESULTS.with_name("laptop.jsonl"))
     if not large:
         return []
     rows = [
@@ -247,7 +248,7 @@ def main() -> None:
             by_level(dial, "model/reward_r2", [a for a in arms if a != "sac"], runs),
         ]  # fmt: skip
     parts += on_laptop(runs) + errors_seen()
-    (HERE / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

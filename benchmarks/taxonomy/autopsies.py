@@ -15,6 +15,7 @@ other findings speak are conventions, older than both.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 
 BENCHMARKS = Path(__file__).parents[1]
 sys.path.append(str(BENCHMARKS))
-from lines import read_lines, table  # noqa: E402
+from lines import dig, read_lines, table  # noqa: E402
 
 from ftfl.forensics.instruments.critic import ORDERED  # noqa: E402
 
@@ -63,12 +64,19 @@ def about(*subjects: str) -> Rule:
     return lambda line: any(name.startswith(subjects) for name in told(line))
 
 
+def runaway(line: Row) -> bool | None:
+    """The rule of critic health, of runs examined before there was one: α began at 1, |A| = 1."""
+    std = dig(line, "autopsy/reward_fidelity/replay/true_std_reward")
+    alpha = line["agent/temperature"]
+    return None if std is None else alpha > 2 and alpha * math.log(2) > std
+
+
 RULES: dict[str, Rule] = {
     "**any warning or failure**": lambda line: bool(told(line)),
     "**one about the critic**": about("critic-", "gradient-"),
     "**one about the reward**": about("reward-", "screen-"),
     "**one about critic or reward**": about("critic-", "gradient-", "reward-", "screen-"),
-    "temperature-runaway (by the α that training logs)": lambda line: line["agent/temperature"] > 1,
+    "temperature-runaway (by the α that training logs)": lambda line: runaway(line),
     "trivial: always": lambda line: True,
     "trivial: reward R² that training logs < ½": below("model/reward_r2", 0.5),
     "trivial: skill that training logs < 0": below("model/skill_over_persistence", 0),

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("name", ["findings", "lineage", "taxonomy"])
+@pytest.mark.parametrize("name", ["findings", "lineage", "probes", "taxonomy"])
 def test_page_is_what_its_report_writes(name, monkeypatch, tmp_path):
     folder = ROOT / "benchmarks" / name
     monkeypatch.syspath_prepend(str(folder))

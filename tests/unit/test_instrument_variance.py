@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ftfl.errors import FtflError
-from ftfl.forensics.instruments.targets import residual_or_direct
+from ftfl.forensics.evidence import Estimate
+from ftfl.forensics.instruments.targets import TargetComparison, residual_or_direct
 from ftfl.forensics.instruments.variance import calibration, model_variance
 from ftfl.forensics.refits import Predicted, fidelity, predictions
 from known_cases import autoregressive, fitted, heteroscedastic, model, transitions, untrained
@@ -94,10 +95,20 @@ def test_the_better_target_is_found_by_paired_refits():
     assert slow.below(-0.5)
     assert fast.value > 0
     assert [round(k.value) for k in found.autocorrelation] == [1, 0]
-    right, clear = found.kappa_agrees
-    assert 1 <= right <= clear
     assert [f.name for f in found.findings()] == ["residual-predicts-better"]
     assert found.numbers()["names"] == ["obs[0]", "obs[1]"]
+
+
+def test_clear_channels_are_counted_by_what_kappa_says_of_them():
+    """Slow and better as a residual; fast and better as a residual; fast and open."""
+    residual = np.array([[0.9, 0.8, 0.5], [0.9, 0.8, 0.4], [0.91, 0.81, 0.6]])
+    direct = np.array([[0.1, 0.2, 0.5], [0.1, 0.2, 0.6], [0.12, 0.2, 0.4]])
+    kappa = tuple(Estimate(k, k, k, 9, "by hand") for k in (0.9, 0.1, 0.1))
+    found = TargetComparison(
+        ("a", "b", "c"), {"residual": residual, "direct": direct}, {}, kappa, 1
+    )
+    assert found.kappa_agrees == (1, 2)
+    assert [round(d.value, 2) for d in found.difference] == [-0.8, -0.6, 0.0]
 
 
 def test_nothing_that_moves_is_refused():

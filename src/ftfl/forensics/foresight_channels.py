@@ -32,8 +32,10 @@ INTERMITTENT_RULE = (
 )
 FAST_RULE = (
     "where κ < ½ the residual is a larger target than the next state, Var(Δ) = 2(1 − κ) Var(s)."
-    f" That size decides is a {UNCALIBRATED}, and not all of it: HalfCheetah has 65 % such channels"
-    " and MBPO learns it"
+    " On probe/autocorrelation at unit scale (10 seeds) errors went with it, but for a third in"
+    " favour of the residual: direct targets were better at κ = −0.5 and below, neither at 0 and ¼,"
+    " residual ones from ½ up. Returns did not follow; HalfCheetah has 65 % such channels and MBPO"
+    " learns it"
 )
 SPIKE = 30.0
 SPIKE_RULE = (
