@@ -26,6 +26,7 @@ sys.path.append(str(BENCHMARKS))
 from lines import dig, read_lines, table  # noqa: E402
 
 from ftfl.forensics.instruments.critic import ORDERED  # noqa: E402
+from ftfl.forensics.instruments.health_findings import OUTWEIGHS, RISEN  # noqa: E402
 
 Row = dict[str, Any]
 Rule = Callable[[Row], "bool | None"]
@@ -68,7 +69,7 @@ def runaway(line: Row) -> bool | None:
     """The rule of critic health, of runs examined before there was one: α began at 1, |A| = 1."""
     std = dig(line, "autopsy/reward_fidelity/replay/true_std_reward")
     alpha = line["agent/temperature"]
-    return None if std is None else alpha > 2 and alpha * math.log(2) > std
+    return None if std is None else alpha > RISEN and alpha * math.log(2) > OUTWEIGHS * std
 
 
 RULES: dict[str, Rule] = {
