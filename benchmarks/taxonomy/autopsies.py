@@ -8,9 +8,10 @@ at 6:
         --examine reward_fidelity rollout_error model_variance critic_account critic_health \\
         target_scales --results benchmarks/taxonomy/results/examined.jsonl
 
-Three hundred runs of the lineage were examined before them. Two rules were made on these, which are
-no test of them: when a critic that is too low and when a penalty is a warning. Numbers at which the
-other findings speak are conventions, older than both.
+Three hundred runs of the lineage were examined before them. Two rules were made on those, which are
+no test of them: when a critic that is too low and when a penalty is a warning. The temperature's
+rule was made on both sets. Numbers at which the other findings speak are conventions, older than
+both.
 """
 
 from __future__ import annotations
