@@ -33,8 +33,9 @@ GROWN_RULE = (
 RUNAWAY_RULE = (
     "α more than twice where it began, and the entropy bonus of a step, up to α |A| log 2, above"
     " half of the std of rewards: 214 probe runs that learned had 0.13 to 0.46 of it, and an α of"
-    " 0.09 to 1.04 that began at 1; a rise alone says nothing, for α has the reward's unit. Hits and"
-    " false alarms: docs/taxonomy.md. critic-beyond-bound cannot see it, for the bound grows with α"
+    " 0.09 to 1.04 that began at 1; a rise alone says nothing, for α has the reward's unit. Hits"
+    " and false alarms: docs/taxonomy.md. critic-beyond-bound cannot see it, for the bound grows"
+    " with α"
 )
 BOUND_RULE = (
     "no policy can collect more than the highest reward met and α |A| log 2 at every step forever,"
