@@ -50,8 +50,9 @@ def text(
     best = found.recommended
     lead = f"ftfl train {task} --algo {best.preset}: " if best.preset else ""
     yield wrapped(
-        f"{lead}{best.because}. These are predictions, and no agent was trained for them; what"
-        " training showed on some tasks stands in docs/taxonomy.md.",
+        f"{lead}{best.because}. These are predictions, and no agent was trained for them"
+        + ("; --fit, which trains the model for a moment, is right far more often" * (fit is None))
+        + " (docs/taxonomy.md).",
         indent=2,
         hanging=2,
     )
