@@ -178,6 +178,32 @@ def test_where_no_simulator_may_be_asked_the_rest_is_measured_and_said(runs):
     assert "No run without a model is shown beside these" in out
 
 
+def test_without_the_environment_what_the_checkpoint_holds_is_measured(runs, tmp_path):
+    """A run is looked at on another machine than it was trained on."""
+    there = {run["label"]: run for run in examined(runs / "robot" / "seed_0")}
+    copy = shutil.copytree(runs / "robot" / "seed_0", tmp_path / "robot" / "seed_0")
+    config = json.loads((copy / "config.json").read_text())
+    config["task"]["name"] = "not_installed_here:Robot"
+    (copy / "config.json").write_text(json.dumps(config))
+    (run,) = examined(copy)
+    assert set(run["numbers"]) == MEASURED - {"critic_account"}
+    assert "cannot be made here" in run["not_measured"]["critic_account"]
+    assert any("not_installed_here" in note for note in run["notes"])
+    known = there["robot"]["numbers"]
+    assert run["numbers"]["critic_health"] == known["critic_health"]
+    assert run["numbers"]["reward_fidelity"] == known["reward_fidelity"]
+    assert run["numbers"]["rollout_error"]["channels"][:2] == ["obs[0]", "obs[1]"]
+    status, out, _ = call("autopsy", copy, "--quick")
+    assert status == 0
+    assert "not_installed_here" in " ".join(out.split())
+    config["dynamics"]["reward_model"] = "given"
+    (copy / "config.json").write_text(json.dumps(config))
+    status, _, err = call("autopsy", copy, "--quick")
+    assert status == 2
+    assert "not_installed_here" in err
+    assert "takes its reward from it" in err
+
+
 def test_a_damaged_run_is_named_and_the_others_are_examined(runs, tmp_path):
     bad = shutil.copytree(runs / "sac" / "seed_0", tmp_path / "bad" / "seed_0")
     for file in (bad / "checkpoints").rglob("*.safetensors"):

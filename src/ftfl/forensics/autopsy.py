@@ -107,6 +107,11 @@ def examine(
             results[instrument.name] = result
     truth = x.truth if x.has_truth else None
     notes = list(subject.damage) if truth is None else [*subject.damage, *truth.notes]
+    if subject.absent is not None:
+        notes.append(
+            "the environment cannot be made here, so that channels have no names and imagined"
+            f" episodes no end: {subject.absent}"
+        )
     screened = penalties.note(subject.config)
     if screened is not None:
         notes.append(screened)

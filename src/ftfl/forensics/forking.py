@@ -98,6 +98,8 @@ def train_forks(
         FtflError: the environment may not be stepped without being asked, a fork ended early, or
             a folder cannot be written.
     """
+    if subject.absent is not None:
+        raise FtflError(f"the environment cannot be made here: {subject.absent}")
     if not subject.spec.replayable:
         raise FtflError(
             "forks would act in this environment, which is not declared replayable: give `ftfl"

@@ -99,6 +99,8 @@ def visit(
         FtflError: the environment may not be replayed.
     """
     spec = subject.spec
+    if subject.absent is not None:
+        raise FtflError(f"the environment cannot be made here: {subject.absent}")
     if not spec.replayable:
         raise FtflError(
             f"{spec.task} is not declared replayable, so no simulator can say what would have"

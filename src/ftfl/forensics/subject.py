@@ -15,6 +15,7 @@ from ftfl.config import Config, from_dict
 from ftfl.envs.make import make_task
 from ftfl.envs.spec import EnvSpec
 from ftfl.errors import FtflError
+from ftfl.forensics.bare import bare_spec
 from ftfl.forensics.episodes import Episode, find_episodes
 from ftfl.forensics.learned import Agent, WorldModel, make_agent, make_world_model
 from ftfl.forensics.penalties import make_penalty
@@ -49,6 +50,8 @@ class Subject:
     paid, that is times ``unit``."""
     history: tuple[dict[str, Any], ...]
     """What was done to the run (``history.jsonl``)."""
+    absent: str | None = None
+    """Why the environment could not be made, so that ``spec`` is only what the checkpoint shows."""
 
     @classmethod
     def load(cls, run_dir: Path, step: int | None = None) -> Subject:
@@ -60,8 +63,7 @@ class Subject:
         run = RunDir.open(Path(run_dir))
         config = from_dict(run.config())
         checkpoint, damage = _checkpoint(run, step)
-        with contextlib.closing(make_task(config.task)) as env:
-            spec = env.spec
+        spec, absent = _spec(config, checkpoint)
         state, progress = saving.load(checkpoint, config, spec)
         rows = in_order(state.real)
         if len(rows.reward) == 0:
@@ -77,7 +79,8 @@ class Subject:
                 f" {do or 'wait for its next checkpoint'}."
             )
         history = tuple(run.read_history())
-        return cls(run.path, config, spec, checkpoint.step, damage, state, progress, rows, history)
+        step = checkpoint.step
+        return cls(run.path, config, spec, step, damage, state, progress, rows, history, absent)
 
     @property
     def label(self) -> str:
@@ -159,6 +162,19 @@ class Subject:
         block = slot // split.every
         held = np.asarray(split.holdout_slot(jnp.asarray(block, jnp.int32)))
         return (slot == held) | (block >= int(split.blocks(real)))
+
+
+def _spec(config: Config, checkpoint: Checkpoint) -> tuple[EnvSpec, str | None]:
+    """The environment's own, or what is left of it without one, and why."""
+    try:
+        with contextlib.closing(make_task(config.task)) as env:
+            return env.spec, None
+    except FtflError as error:
+        absent = str(error)
+    try:
+        return bare_spec(config, checkpoint), absent
+    except FtflError as error:
+        raise FtflError(f"{absent} {error}") from error
 
 
 def _checkpoint(run: RunDir, step: int | None) -> tuple[Checkpoint, tuple[str, ...]]:
