@@ -50,12 +50,12 @@ def train(ring: Replay, config: DynamicsConfig, seed: int, updates: int) -> Dyna
     sizes = ring.rows.obs.shape[1], ring.rows.action.shape[1]
     state = predict.init(jax.random.fold_in(key, 0), *sizes, config)
     fit_key = jax.random.fold_in(key, 1)
-    return _fit(state, ring, _holdout_seed(seed), fit_key, _plain(config, updates))
+    return _fit(state, ring, holdout_seed(seed), fit_key, _plain(config, updates))
 
 
 def elect(state: DynamicsState, ring: Replay, config: DynamicsConfig, seed: int) -> DynamicsState:
     """The second half: elites among the members that ``train`` made with the same seed."""
-    split = Split(config.holdout_every, _holdout_seed(seed))
+    split = Split(config.holdout_every, holdout_seed(seed))
     score = _score(state, ring, split, _scored(config))
     return dataclasses.replace(state, elites=choose_elites(score, config.elites))
 
@@ -67,7 +67,8 @@ def trains_alike(one: DynamicsConfig, other: DynamicsConfig) -> bool:
     )
 
 
-def _holdout_seed(seed: int) -> Array:
+def holdout_seed(seed: int) -> Array:
+    """Which rows a refit with this seed holds out."""
     return jax.random.bits(jax.random.fold_in(jax.random.key(seed), 2), (), jnp.uint32)
 
 

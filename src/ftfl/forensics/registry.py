@@ -20,6 +20,7 @@ from ftfl.forensics.instruments.reward import reward_fidelity
 from ftfl.forensics.instruments.rollout import STEPS, Source, rollout_error
 from ftfl.forensics.instruments.scales import target_scales
 from ftfl.forensics.instruments.screen import screen_sight
+from ftfl.forensics.instruments.share_history import share_history
 from ftfl.forensics.instruments.targets import residual_or_direct
 from ftfl.forensics.instruments.units import unit_invariance
 from ftfl.forensics.instruments.variance import model_variance
@@ -166,6 +167,14 @@ def _health(x: Examination) -> Result:
     return critic_health(agent, rows, config.sac, x.key, scale, paid, episode)
 
 
+def _history(x: Examination) -> Result:
+    return share_history(x.subject.rows, x.config, _updates(x))
+
+
+def _joint(config: Config) -> bool:
+    return config.dynamics is not None and config.dynamics.reward_model == "joint"
+
+
 def _units(x: Examination) -> Result:
     return unit_invariance(x.subject.rows, x.config, _updates(x))
 
@@ -207,6 +216,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     Instrument("screen_sight", "What the screen sees", _screen, concerns=_screened),
     Instrument("critic_account", "Critic account", _critic),
     Instrument("critic_health", "Critic health", _health),
+    Instrument("share_history", "Shares over training", _history, refits=True, concerns=_joint),
     Instrument("unit_invariance", "Unit invariance", _units, refits=True),
     Instrument("residual_or_direct", "Residual or direct", _targets, refits=True),
     Instrument("attribution", "Attribution", _attribution, refits=True),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from ftfl.forensics.instruments.attribution import Attribution
 from ftfl.forensics.instruments.forks import PairedForks
+from ftfl.forensics.instruments.share_history import ShareHistory
 from ftfl.forensics.instruments.targets import TargetComparison
 from ftfl.forensics.instruments.units import UnitInvariance
 from ftfl.report.instruments.dots import Axis, Dot, dots, left_out, picked
@@ -14,6 +15,25 @@ from ftfl.report.parts import Figure
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 BARS = "Bars: 95 % Student-t intervals over paired seeds."
+
+
+def history(results: Mapping[str, ShareHistory]) -> Figure:
+    """The reward's shares as a model is trained, from `share_history`."""
+    return dots(
+        "The reward's part as a model is trained",
+        {run: dict(_history(result)) for run, result in results.items()},
+        Axis("share", log=True),
+        "The reward's share of the loss, of the shared layers' gradient as far as the targets'"
+        " variation makes it, and of Adam's step on them, after so many updates from scratch. With"
+        " D outputs an equal share is 1/D of the loss and 1/√D of the others.",
+        "Bars: 95 % Student-t intervals over members.",
+    )
+
+
+def _history(result: ShareHistory) -> Iterator[tuple[str, Dot]]:
+    for what, field in (("loss", "loss"), ("signal", "signal_gradient"), ("step", "adam_step")):
+        for updates, found in result.shares.items():
+            yield f"{what}, {updates:,} updates", getattr(found, field)
 
 
 def units(results: Mapping[str, UnitInvariance]) -> Figure:

@@ -71,6 +71,13 @@ VIEWS: dict[str, View] = {
         " is compared with a fresh one.",
         (critic.health,),
     ),
+    "share_history": View(
+        "What trains the shared layers, as a model is trained anew on the run's own rows: the"
+        " reward's part of loss, of the gradient's signal and of Adam's step, at the start and"
+        " after 10, 100 and more updates. A reward that has no part in the beginning may have"
+        " one once the channels are fitted, and the other way round.",
+        (refits.history,),
+    ),
     "unit_invariance": View(
         "A change of units changes nothing about a task. The model is trained anew on the same"
         " rows in other units (powers of two, so that not even rounding differs), and its"
