@@ -6,7 +6,8 @@
 Every case is made of the same kind of rows, stationary channels in episodes and a reward that is a
 function of them, and one thing that spoils a small model of it. `ftfl.forensics` is asked what it
 asks of a run: all four cells and every door alone, equal updates, three seeds. Two draws of the
-data a case. Which door is the cause was written down before the first run of this page.
+data a case. Which door is the cause was written down before the first run, of the last two cases
+after the others had run.
 """
 
 from __future__ import annotations

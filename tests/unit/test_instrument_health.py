@@ -117,6 +117,22 @@ def test_a_reward_that_is_in_none_of_the_rows_still_widens_what_is_possible():
     assert far.possible[0] - near.possible[0] == pytest.approx(low, rel=1e-5)
 
 
+def test_a_critic_a_little_beyond_its_bounds_is_none_that_failed():
+    """Where all rewards are −1, no value can be above 0 and a little."""
+    agent = sac.init(jax.random.key(0), 4, 2, CONFIG)
+    agent = eqx.tree_at(lambda a: a.log_temperature, agent, jnp.float32(-12.0))
+    rows = few_rows()._replace(reward=np.full(STEPS, -1.0, np.float32))
+    for offset, said in ((1.0, False), (20.0, True)):
+        bias = agent.critic.layers[-1].bias + offset
+        moved = eqx.tree_at(lambda a: a.critic.layers[-1].bias, agent, bias)
+        found = critic_health(moved, rows, CONFIG, jax.random.key(5))
+        assert found.possible[1] == pytest.approx(0, abs=0.01)
+        assert found.q_over_bound == pytest.approx(
+            found.q_range[1] / (-0.05 * found.possible[0]), rel=1e-3
+        )
+        assert ("critic-beyond-bound" in {f.name for f in found.findings()}) == said
+
+
 def test_what_a_narrow_policy_pays_for_its_entropy_is_possible():
     """The lowest value rests on the state where the policy is narrowest, not on the mean one."""
     agent = sac.init(jax.random.key(0), 4, 2, CONFIG)

@@ -131,6 +131,18 @@ def test_a_large_reward_drowns_the_states_and_meets_the_cap(quick_compiles):
             assert "(reward)" in found["uncertainty-capped"].sentence
 
 
+def test_states_are_starved_by_what_the_trunk_is_taught_not_by_how_much_they_move():
+    """Slow channels beside a reward of std 1: small changes, but not small next states."""
+    rows = autoregressive(episodes=10, steps=50, kappas=[0.999999, 0.999999])
+    shrunk = (rows.obs * np.float32(0.1), rows.next_obs * np.float32(0.1))
+    rows = rows._replace(obs=shrunk[0], next_obs=shrunk[1], reward=rows.reward * 1.0)
+    for preset, starved in (("mbpo", True), ("mbpo-direct", False)):
+        config = model(preset)
+        state, ring = untrained(rows, config)
+        scales = target_scales(state, ring, HOLDOUT, jax.random.key(0), config)
+        assert ("states-starved" in {f.name for f in scales.findings()}) == starved
+
+
 def test_the_largest_channel_decides_elites_and_meets_the_cap(dialled):
     assert np.sum(dialled.elite_share) == pytest.approx(1)
     assert np.argmax(dialled.elite_share) == 0

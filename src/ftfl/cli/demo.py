@@ -197,8 +197,9 @@ def _door(dial: Mapping[str, Any]) -> str:
         return "No synthetic data was made: these runs end within the random warm-up."
     fake, real = (float(np.mean(_values(dial, n))) for n in ("synthetic_std", "real_std"))
     return (
-        "Why (measured apart, benchmarks/unit_dial, n = 3): Adam's steps have an absolute size,"
-        " whatever the unit of a target. Where rewards are 2^14 times smaller, every single update"
+        "Why (measured apart, benchmarks/unit_dial, n = 3): the optimiser's steps, the start and"
+        " the floor of the log-variance have absolute sizes, whatever the unit of a target; no"
+        " single one is the cause. Where rewards are 2^14 times smaller, every single update"
         " throws a member's predicted reward about by several times the spread of real rewards, so"
         " that a synthetic reward, drawn from one member, carries nothing (R² above); and the model"
         f" admits it: here synthetic rewards have a std of {fake:.1f}, real ones {real:.1f}."

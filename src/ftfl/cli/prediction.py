@@ -52,7 +52,7 @@ def text(
     yield wrapped(
         f"{lead}{best.because}. These are predictions, and no agent was trained for them"
         + ("; --fit, which trains the model for a moment, is right far more often" * (fit is None))
-        + " (docs/taxonomy.md).",
+        + "; how often such predictions were right: docs/taxonomy.md.",
         indent=2,
         hanging=2,
     )

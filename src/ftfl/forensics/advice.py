@@ -20,19 +20,19 @@ _OPTION = re.compile(
 
 QUIETER = (
     "--target residual with --scale unit makes a draw's noise a part of the change, not of the"
-    " channel; a floor by the change (--dynamics.logvar-floor change) did not help where it was"
-    " tried (probe/slow, quadruped-walk)"
+    " channel, and beyond it nothing is known to help; a floor by the change"
+    " (--dynamics.logvar-floor change) did not where it was tried (probe/slow, quadruped-walk)"
 )
 """What mends draws whose noise is larger than the step they predict, and what does not."""
 
 
-def for_run(advice: str, config: Config, reward_known: bool) -> str:
+def for_run(advice: str, config: Config, reward_known: bool | None) -> str:
     """The advice with a remark behind every option that the run has, or cannot have.
 
     Args:
         advice: in plain words, with options as on the command line, say ``--scale unit``.
         config: the run's.
-        reward_known: the task comes with a reward function.
+        reward_known: the task comes with a reward function; None: nobody can tell here.
     """
 
     def remarked(found: re.Match[str]) -> str:
@@ -52,7 +52,9 @@ class _Remark:
     of_value: bool
 
 
-def _remark(name: str, value: str | None, config: Config, reward_known: bool) -> _Remark | None:
+def _remark(
+    name: str, value: str | None, config: Config, reward_known: bool | None
+) -> _Remark | None:
     path = _SHORT.get(name, name.replace("-", "_"))
     now = _field(config, path)
     if now is None:
@@ -60,7 +62,7 @@ def _remark(name: str, value: str | None, config: Config, reward_known: bool) ->
     if isinstance(now, bool):
         return _Remark("this run has it", False) if now else None
     if isinstance(now, str) or (value is not None and re.fullmatch(r"[0-9.]+", value)):
-        if path == "dynamics.reward_model" and value == "given" and not reward_known:
+        if path == "dynamics.reward_model" and value == "given" and reward_known is False:
             return _Remark("not here: the task has no reward function", True)
         same = value is not None and (value == now if isinstance(now, str) else float(value) == now)
         return _Remark("this run has it", True) if same else None

@@ -16,6 +16,7 @@ from ftfl.forensics.examination import Examination, Told, nobody
 from ftfl.forensics.forking import ForkPlan
 from ftfl.forensics.registry import INSTRUMENTS, Instrument
 from ftfl.forensics.subject import Subject
+from ftfl.termination import never
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Autopsy:
     @cached_property
     def findings(self) -> list[Finding]:
         """Of all instruments, the worst first; what two of them find is told once."""
-        config, known = self.subject.config, self.subject.spec.reward_fn is not None
+        config = self.subject.config
+        known = None if self.subject.absent else self.subject.spec.reward_fn is not None
         every = by_severity(
             [
                 replace(finding, advice=for_run(finding.advice, config, known))
@@ -109,8 +111,9 @@ def examine(
     notes = list(subject.damage) if truth is None else [*subject.damage, *truth.notes]
     if subject.absent is not None:
         notes.append(
-            "the environment cannot be made here, so that channels have no names and imagined"
-            f" episodes no end: {subject.absent}"
+            "the environment cannot be made here, so that channels have no names"
+            + (" and imagined episodes no end" if subject.spec.termination is never else "")
+            + f": {subject.absent}"
         )
     screened = penalties.note(subject.config)
     if screened is not None:

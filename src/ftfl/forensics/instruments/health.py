@@ -32,7 +32,7 @@ definition is Sokar et al. 2023 (arXiv 2302.12902)."""
 RANK_SHARE = 0.99
 """The effective rank is the number of singular values that hold this share of their sum (Kumar et
 al. 2020, arXiv 2010.14498, δ = 0.01)."""
-_DRAWS = 16
+_DRAWS, _SLACK = 16, 0.05
 """From the policy at each row, for its entropy there."""
 
 
@@ -67,12 +67,14 @@ class CriticHealth:
 
     @property
     def q_over_bound(self) -> float:
-        """Above 1, some Q is impossible; NaN where one is not finite."""
-        low, high = (
-            q / bound if bound != 0 else (0.0 if q * side <= 0 else math.inf)
-            for q, bound, side in zip(self.q_range, self.possible, (-1, 1), strict=True)
-        )
-        return float(np.maximum(low, high))
+        """The largest Q over the largest possible one, or the lowest over the lowest.
+
+        Above 1, some Q is impossible; NaN where one is not finite. A bound near 0 counts as a
+        twentieth of the width: it rests on sampled rows, and a little beyond it means nothing.
+        """
+        (lowest, highest), (low, high) = self.q_range, self.possible
+        least = max(_SLACK * (high - low), 1e-30)
+        return float(np.max([highest / max(high, least), lowest / min(low, -least)]))
 
     def numbers(self) -> Numbers:
         """Everything, by name."""

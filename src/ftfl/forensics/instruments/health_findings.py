@@ -39,9 +39,9 @@ RUNAWAY_RULE = (
 )
 BOUND_RULE = (
     "no policy can collect more than the highest reward met and α |A| log 2 at every step forever,"
-    " nor less than the lowest reward met and α times the least entropy that this policy has at a"
-    " row of the replay; a Q beyond that ÷ (1 − γ) is impossible, provided the replay holds the"
-    " extremes"
+    " and this one hardly less than the lowest reward met and what entropy costs it where it is"
+    " narrowest (mean log π over draws, at a row of the replay), all ÷ (1 − γ); a bound near 0"
+    " counts as a twentieth of the distance of both"
 )
 LARGE_RULE = (
     f"; an info where the critic learns from rewards of a std above {LARGE:g}, since larger values"
@@ -76,7 +76,7 @@ def health_findings(health: CriticHealth) -> list[Finding]:
         add(
             "critic-beyond-bound",
             "failure",
-            f"the critic answers {health.q_range[0]:.3g} to {health.q_range[1]:.3g} where only"
+            f"the critic answers {health.q_range[0]:.3g} to {health.q_range[1]:.3g} where"
             f" {health.possible[0]:.3g} to {health.possible[1]:.3g} is possible.",
             {
                 "q_lowest": health.q_range[0],

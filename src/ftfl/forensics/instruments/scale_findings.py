@@ -56,8 +56,8 @@ def states_starved(v: Estimate, advice: str) -> list[Finding]:
         Finding(
             "states-starved",
             "failure" if high < STATES_FAILURE else severity,
-            f"with raw targets the changes of the state have {middle:.1e} of what the data say to"
-            f" the shared network at the start: the reward drowns them (V = {v.value:.1e}"
+            f"with raw targets the states have {middle:.1e} of what the data say to the shared"
+            f" network at the start: the reward drowns them (V = {v.value:.1e}"
             + (")." if severity == "warning" else "; these data leave it open)."),
             {
                 "dynamics_over_reward": v,
@@ -110,9 +110,18 @@ def reward_findings(scales: Scales) -> list[Finding]:
             )
         )
     if scales.cell.endswith("raw"):
-        v = scales.table.dynamics_over_reward
+        v = _taught(scales)
         found += states_starved(v, "--scale unit, or --dynamics.reward-model separate")
     return [*found, *floored]
+
+
+def _taught(scales: Scales) -> Estimate:
+    """V by what the trunk is taught: the targets' variances, whichever the target is."""
+    v, table = scales.table.dynamics_over_reward, scales.table
+    change = sum(s.value**2 for s in table.change_std[:-1])
+    target = sum(s.value**2 for s in table.std[:-1])
+    ratio = target / change if change > 0 else 1.0
+    return Estimate(ratio * v.value, ratio * v.low, ratio * v.high, v.n, v.method)
 
 
 def _reward_below_floor(scales: Scales) -> list[Finding]:

@@ -47,8 +47,9 @@ class TargetComparison:
     def kappa_agrees(self) -> tuple[int, int]:
         """Of the channels with a clear difference, how many are as κ says; and how many are clear.
 
-        The hypothesis: error is a fixed share of the target's std, and the residual is the larger
-        target exactly where κ < ½, so that direct wins there and loses elsewhere.
+        The hypothesis: error is a fixed share of the target's std, so that direct wins where κ < ½.
+        On probe/autocorrelation it was refuted in the number (equal near 0.2, docs/theory.md §3);
+        counted as it was declared.
         """
         right = [
             (d.value > 0) == (k.value < 0.5)
