@@ -18,6 +18,8 @@ from ftfl.forensics.evidence import Estimate, Finding
 from ftfl.forensics.instruments.attribution import Arm, Attribution
 from ftfl.forensics.instruments.forks import ForkArm, PairedForks
 from ftfl.forensics.instruments.screen import ScreenSight
+from ftfl.forensics.instruments.share_history import ShareHistory
+from ftfl.forensics.instruments.shares import RewardShares
 from ftfl.forensics.instruments.targets import TargetComparison
 from ftfl.forensics.instruments.units import UnitChange, UnitInvariance
 from ftfl.forensics.listing import listed
@@ -67,6 +69,10 @@ def results_by_hand():
         "residual_or_direct": TargetComparison(
             ("a", EVIL), skills, skills, (around(0.9), around(0.2)), 100
         ),
+        "share_history": ShareHistory({
+            updates: RewardShares(*(around(0.1 * (i + 1)) for i in range(6)), np.ones((3, 2)), 2)
+            for updates in (0, 10, 100)
+        }),
         "unit_invariance": UnitInvariance(
             tuple(
                 UnitChange(what, power, 0.9, around(0.5), around(0.3), around(0.01))

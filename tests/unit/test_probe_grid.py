@@ -28,6 +28,7 @@ def grid(monkeypatch, tmp_path):
     for module in loaded.values():
         monkeypatch.setattr(module, "RESULTS", tmp_path / "runs.jsonl")
     monkeypatch.setattr(loaded["report"], "HERE", tmp_path)
+    monkeypatch.setattr(loaded["report"], "PAGE", tmp_path / "README.md")
     monkeypatch.setattr(loaded["report"], "FIGURES", tmp_path)
     (tmp_path / "INTRODUCTION.md").write_text("# Probes\n")
     return loaded["run"], loaded["report"]
