@@ -78,7 +78,7 @@ RULES: dict[str, Rule] = {
     "**one about the critic**": about("critic-", "gradient-"),
     "**one about the reward**": about("reward-", "screen-"),
     "**one about critic or reward**": about("critic-", "gradient-", "reward-", "screen-"),
-    "temperature-runaway (by the α that training logs)": lambda line: runaway(line),
+    "temperature-runaway (by the α that training logs)": runaway,
     "trivial: always": lambda line: True,
     "trivial: reward R² that training logs < ½": below("model/reward_r2", 0.5),
     "trivial: skill that training logs < 0": below("model/skill_over_persistence", 0),

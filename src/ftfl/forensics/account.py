@@ -35,6 +35,21 @@ TWINS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 """How the twin critics become one value: the smaller is what SAC learns from."""
 
 
+def possible_values(
+    paid: tuple[float, float], fine: float, bonus: float, discount: float
+) -> tuple[float, float]:
+    """What values can be: the lowest and highest reward forever, and what entropy takes and adds.
+
+    Args:
+        paid: lowest and highest reward.
+        fine: the most that entropy takes from a step's reward.
+        bonus: the most that it adds.
+        discount: γ. 0 is always possible, for a critic begins there.
+    """
+    whole = 1 - discount
+    return min((paid[0] - fine) / whole, 0.0), max((paid[1] + bonus) / whole, 0.0)
+
+
 class Account(NamedTuple):
     """Sums along each of n branches, in the task's own unit of reward; float64 (n,)."""
 

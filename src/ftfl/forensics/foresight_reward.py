@@ -7,7 +7,13 @@ import math
 
 from ftfl.config import DynamicsConfig
 from ftfl.forensics.evidence import Estimate, Finding
-from ftfl.forensics.instruments.scale_findings import states_starved
+from ftfl.forensics.instruments.scale_findings import (
+    NOISE,
+    STARVED,
+    STEP_FAILURE,
+    STEP_WARNING,
+    states_starved,
+)
 from ftfl.forensics.profile import Profile
 
 UNCALIBRATED = "hypothesis, not calibrated"
@@ -28,7 +34,6 @@ RARE_RULE = (
     " carried it, 0.33 to 0.39 at 0.6 and 0.7 %, 0.29 to 0.64 at 2 to 21 %. One run of SAC a task"
 )
 STEP_FACTOR = 0.04
-STEP_WARNING, STEP_FAILURE = 0.3, 1.0
 STEP_RULE = (
     "predicted: one Adam update moves a raw reward head by about 0.04 √weights × learning rate"
     " (measured on Pendulum and linear data, networks of 2×64 and 4×200: 0.02 to 0.13). Warning"
@@ -36,12 +41,10 @@ STEP_RULE = (
     " to 0.75 went with a member's R² of 0.57 to 0.68, 6 to 12 with −69 to −115"
     " (benchmarks/unit_dial)"
 )
-NOISE = 0.3
 NOISE_RULE = (
     "a raw model's least std is above 0.3 of the reward's std: noise of 0.3 std takes 9 % from the"
     f" R² of drawn rewards; that this matters to the agent is a {UNCALIBRATED}"
 )
-STARVED = 0.1
 STARVED_RULE = (
     "√(1/(1 + V)), the reward's share of what raw targets say to a shared trunk at the start, is"
     " below a tenth of an equal share 1/√D (info where V's interval leaves it open); the formula is"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ftfl.errors import FtflError
-from ftfl.forensics.account import Account, account
+from ftfl.forensics.account import Account, account, possible_values
 from ftfl.forensics.audit import Nudges
 from ftfl.forensics.branches import Path
 from ftfl.forensics.evidence import (
@@ -263,12 +263,11 @@ def critic_account(
 def _possible(
     agent: Agent, paths: Sequence[Path], paid: tuple[float, float], bonus: float
 ) -> tuple[float, float]:
-    low = min(paid[0], *(float(path.reward.min()) for path in paths)) - bonus
-    # On [−1, 1] no policy has more entropy than the uniform one; it may have any amount less.
+    low = min(paid[0], *(float(path.reward.min()) for path in paths))
     high = max(paid[1], *(float(path.reward.max()) for path in paths))
-    high += agent.temperature * agent.act_dim * math.log(2)
-    whole = 1 - agent.discount
-    return min(low / whole, 0.0), max(high / whole, 0.0)
+    # On [−1, 1] no policy has more entropy than the uniform one; it may have any amount less.
+    most = agent.temperature * agent.act_dim * math.log(2)
+    return possible_values((low, high), bonus, most, agent.discount)
 
 
 def _bias(a: Account, clusters: np.ndarray, model: WorldModel | None, seed: int) -> Bias:

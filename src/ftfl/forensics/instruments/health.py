@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 from ftfl import sac
 from ftfl.config import SacConfig
 from ftfl.errors import FtflError
+from ftfl.forensics.account import possible_values
 from ftfl.forensics.evidence import Estimate, Finding, Numbers, mean_estimate
 from ftfl.forensics.instruments.health_findings import health_findings
 from ftfl.nets import MLP
@@ -146,7 +147,6 @@ def critic_health(
     # and differs from state to state.
     bonus = alpha * act_dim * math.log(2.0)
     fine = alpha * max(float(np.max(negative_entropy)), 0.0)
-    horizon = 1.0 - config.discount
     growth = [
         _rms(layer.weight) / _rms(new.weight)
         for layer, new in zip(agent.critic.layers, fresh.critic.layers, strict=True)
@@ -159,9 +159,11 @@ def critic_health(
         weight_growth=np.stack(growth, axis=1),
         q_mean=_mean(q.min(axis=0), episode),
         q_range=(float(q.min()), float(q.max())),
-        possible=(
-            min(0.0, (float(lowest) * reward_scale - fine) / horizon),
-            max(0.0, (float(highest) * reward_scale + bonus) / horizon),
+        possible=possible_values(
+            (float(lowest) * reward_scale, float(highest) * reward_scale),
+            fine,
+            bonus,
+            config.discount,
         ),
         twin_gap=_mean(np.abs(q[0] - q[1]), episode),
         updates=int(agent.updates),
