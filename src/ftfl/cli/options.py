@@ -19,18 +19,11 @@ from typing import Any, NoReturn
 
 from ftfl import config as cfg
 from ftfl.config import Config
+from ftfl.config.aliases import ALIASES
 from ftfl.errors import FtflError, unknown
 
 NOT_OPTIONS = frozenset({"algo", "profile", "task.name", "seed"})
 """Fields that have an argument of their own."""
-ALIASES = {
-    "task.action_repeat": "--action-repeat",
-    "task.reward_unit": "--reward-unit",
-    "dynamics.target": "--target",
-    "dynamics.scale": "--scale",
-    "rollouts.screen": "--screen",
-}
-"""Shorter names for what is set most."""
 PRECISIONS = ("sac.precision", "dynamics.precision")
 """What --precision stands for."""
 

@@ -11,8 +11,9 @@ import re
 from typing import Any
 
 from ftfl.config import Config
+from ftfl.config.aliases import ALIASES
 
-_SHORT = {"target": "dynamics.target", "scale": "dynamics.scale", "screen": "rollouts.screen"}
+_FIELDS = {alias: field for field, alias in ALIASES.items()}
 _OPTION = re.compile(
     r"--(?P<name>[a-z][a-z0-9.-]*[a-z0-9])(?: (?P<value>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?))?"
 )
@@ -55,7 +56,7 @@ class _Remark:
 def _remark(
     name: str, value: str | None, config: Config, reward_known: bool | None
 ) -> _Remark | None:
-    path = _SHORT.get(name, name.replace("-", "_"))
+    path = _FIELDS.get("--" + name, name.replace("-", "_"))
     now = _field(config, path)
     if now is None:
         return None

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ftfl.config import DynamicsConfig
+from ftfl.config.aliases import option_of
 
 Changes = Mapping[str, Any]
 """Fields of ``DynamicsConfig`` with their new values."""
@@ -82,10 +83,9 @@ def doors(config: DynamicsConfig, reward_variance: float, knows_reward: bool) ->
 
 def flags(changes: Changes) -> str:
     """The same as options of ``ftfl train``."""
-    short = {"target": "--target", "scale": "--scale"}
     return " ".join(
-        f"{short.get(field, '--dynamics.' + field.replace('_', '-'))} {value:g}"
+        f"{option_of(f'dynamics.{field}')} {value:g}"
         if isinstance(value, float)
-        else f"{short.get(field, '--dynamics.' + field.replace('_', '-'))} {value}"
+        else f"{option_of(f'dynamics.{field}')} {value}"
         for field, value in changes.items()
     )

@@ -23,6 +23,7 @@ from ftfl.forensics.rows import in_order
 from ftfl.replay import Split
 from ftfl.rollouts.generate import kept_rows
 from ftfl.store.checkpoint import Checkpoint, latest_valid, list_checkpoints, load_checkpoint
+from ftfl.store.listing import step_of
 from ftfl.store.rundir import RunDir
 from ftfl.training import saving
 from ftfl.training.progress import Progress
@@ -72,7 +73,8 @@ class Subject:
                     f"{damage[0]}; the newest valid checkpoint of {run.path} is of step"
                     f" {checkpoint.step} and has no real transitions yet."
                 )
-            later = [x for x in _steps(run) if x > checkpoint.step]
+            steps = map(step_of, list_checkpoints(run.checkpoints_path))
+            later = [x for x in steps if x > checkpoint.step]
             do = f"choose a later one ({', '.join(map(str, later))})" if later else None
             raise FtflError(
                 f"{run.path} has no real transitions at step {checkpoint.step} yet:"
@@ -189,15 +191,11 @@ def _checkpoint(run: RunDir, step: int | None) -> tuple[Checkpoint, tuple[str, .
     raise AssertionError("unreachable")
 
 
-def _steps(run: RunDir) -> list[int]:
-    return [int(p.name.removeprefix("step_")) for p in list_checkpoints(run.checkpoints_path)]
-
-
 def _load(run: RunDir, step: int | None, paths: list[Path]) -> tuple[Checkpoint, tuple[str, ...]]:
     if step is None:
         checkpoint, damage = latest_valid(run.checkpoints_path)
         return checkpoint, tuple(damage)
-    steps = {int(path.name.removeprefix("step_")): path for path in paths}
+    steps = {step_of(path): path for path in paths}
     if step not in steps:
         have = ", ".join(map(str, steps)) or "none"
         raise FtflError(f"{run.path} has no checkpoint at step {step}; it has: {have}.")

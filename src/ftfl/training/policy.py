@@ -18,6 +18,7 @@ from ftfl.envs.spec import Environment, EnvSpec
 from ftfl.errors import FtflError
 from ftfl.nets import MLP
 from ftfl.store.checkpoint import Checkpoint, latest_valid, list_checkpoints, load_checkpoint
+from ftfl.store.listing import step_of
 from ftfl.store.rundir import RunDir
 from ftfl.training.evaluate import Policy
 from ftfl.training.state import restore
@@ -97,7 +98,7 @@ def _checkpoint(run: RunDir, step: int | None) -> tuple[Checkpoint, list[str]]:
     if step is None:
         return latest_valid(run.checkpoints_path, tables=False)
     paths = list_checkpoints(run.checkpoints_path)
-    steps = {int(path.name.removeprefix("step_")): path for path in paths}
+    steps = {step_of(path): path for path in paths}
     if step not in steps:
         have = ", ".join(map(str, steps)) or "none"
         raise FtflError(f"{run.path} has no checkpoint at step {step}; it has: {have}.")
