@@ -270,11 +270,20 @@ def synthetic(
     """Transitions of one step by the current policy, and how far the model's are from true."""
     which = generator.integers(len(starts.obs), size=branches)
     obs = np.stack([starts.obs[i] for i in which])
-    noise = generator.standard_normal((branches, subject.spec.act_dim), np.float32)
-    action, _ = make_agent(state.agent, config).act(obs, noise)
+    action_noise = generator.standard_normal((branches, subject.spec.act_dim), np.float32)
+    agent = make_agent(state.agent, config)
+    action, log_density = agent.act(obs, action_noise)
     true = starts.play(which, obs, action)
+
+    def entropy_at(states: np.ndarray) -> float:
+        return -float(agent.act(states, action_noise)[1].mean())  # the same noise: paired
+
+    error = {
+        "true_reward": float(true.reward.mean()), "entropy": -float(log_density.mean()),
+        "entropy_next_true": entropy_at(true.next_obs),
+    }  # fmt: skip
     if arm.preset == "simulator":
-        return Transition(*map(jnp.asarray, true)), {"reward": float(true.reward.mean())}
+        return Transition(*map(jnp.asarray, true)), error
     assert state.dynamics is not None
     model = make_world_model(state.dynamics, config, subject.spec)
     noise = model.noise(generator, branches)
@@ -285,8 +294,8 @@ def synthetic(
         next_obs, reward = told.next_obs.mean(axis=1), told.reward.mean(axis=1, dtype=np.float32)
     terminated = told.terminated[drawn]
     wrong, still = (np.square(x - true.next_obs) for x in (next_obs, obs))
-    error = {
-        "reward": float(reward.mean()), "true_reward": float(true.reward.mean()),
+    error |= {
+        "reward": float(reward.mean()), "entropy_next": entropy_at(next_obs),
         "reward_rmse": float(np.sqrt(np.square(reward - true.reward).mean())),
         "skill": float(1 - np.median(wrong.mean(axis=0) / still.mean(axis=0))),
     }  # fmt: skip
