@@ -32,6 +32,8 @@ MARK = (
     " results; change those and run it. -->"
 )
 ARMS = ("sac", "mbpo", "mbpo-unit", "mbpo-direct", "ftfl")
+FORK_STEPS = 10_000
+"""Of the forks in the grid."""
 UPDATES = 500
 """Of a refit, unless its title says otherwise."""
 Row = dict[str, Any]
@@ -200,11 +202,28 @@ def returns_by_arm(arms: dict[str, list[Row]], before: float | None) -> str:
     return draw(paint)
 
 
+def parents() -> dict[tuple[str, int], float]:
+    """The last return of the agent that was forked or whose replay was refitted."""
+    return {(r["task"], r["at"]): r["parent_returns"][-1][1]
+            for r in read_lines(HERE / "results" / "refits.jsonl")}  # fmt: skip
+
+
+def grid() -> str:
+    """What became of the agent, moment by moment: a table of last returns."""
+    before = parents()
+    rows = [
+        [f"{task}, {at // 1_000}k", f"{before[task, at]:.0f}",
+         *(", ".join(f"{r['returns'][-1][1]:.0f}" for r in arms.get(arm, [])) or "–"
+           for arm in ARMS)]
+        for (task, at, steps), arms in by_arm("forks") if steps == FORK_STEPS
+    ]  # fmt: skip
+    return table(["forked from", "its return", *ARMS], rows)
+
+
 def forks() -> list[str]:
     """The same agent, five ways on."""
     parts = []
-    parents = {(r["task"], r["at"]): r["parent_returns"][-1][1]
-               for r in read_lines(HERE / "results" / "refits.jsonl")}  # fmt: skip
+    before = parents()
     account = "autopsy/critic_account/smaller_twin/"
     looks = {
         "last return": lambda r: r["returns"][-1][1],
@@ -216,6 +235,7 @@ def forks() -> list[str]:
         "slope ρ": lambda r: dig(r, "autopsy/reward_fidelity/replay/slope"),
         "shift b": lambda r: dig(r, "autopsy/reward_fidelity/replay/shift_reward"),
         "noise": lambda r: dig(r, "autopsy/reward_fidelity/replay_drawn/noise_reward"),
+        "α": lambda r: r.get("agent/temperature"),
         "critic: bias": lambda r: dig(r, account + "bias"),
         "critic fit": lambda r: dig(r, account + "critic_fit"),
         "reward model": lambda r: dig(r, account + "reward_model"),
@@ -231,7 +251,7 @@ def forks() -> list[str]:
         compared = {arm: arms[arm] for arm in ARMS if arm in arms}
         if len(compared) > 1:
             file = f"findings-forks-{task}-{at}.svg"
-            figure = returns_by_arm(compared, parents.get((task, at)))
+            figure = returns_by_arm(compared, before.get((task, at)))
             (FIGURES / file).write_text(figure, encoding="utf-8")
             parts.append("![Evaluations half-way and at the end, joined, a line a seed; dashed:"
                          f" the agent before](figures/{file})")  # fmt: skip
@@ -300,7 +320,7 @@ def main() -> None:
     introduction = (HERE / "INTRODUCTION.md").read_text(encoding="utf-8").rstrip()
     parts = [
         MARK,
-        introduction,
+        introduction.replace("<!-- grid of forks -->", grid()),
         *moments(),
         *kinds(),
         *refits(),
