@@ -272,14 +272,18 @@ def simulators() -> list[str]:
             rows.append([arm, ", ".join(f"{mean:.0f}" for mean in means), " / ".join(told), *(
                 ", ".join(f"{x[k]:.2g}" for x in late if k in x) or "–"
                 for k in ("skill", "reward_rmse")),
-                ", ".join(f"{r['q_and_temperature'][-1][1]:.2g}" for r in found)])  # fmt: skip
+                *(", ".join(f"{r['q_and_temperature'][-1][entry]:.2g}" for r in found)
+                  for entry in (1, 2)),
+                ", ".join(f"{x['entropy']:.3g}" for x in late if "entropy" in x) or "–",
+            ])  # fmt: skip
         after = ", ".join(f"{step:,}" for step, _ in next(iter(arms.values()))[0]["returns"][1:])
         parts += [
             f"### dmc/{task} at {at:,} steps, {steps:,} steps of ten updates"
             + (", with real steps" if any("collected" in r for f in arms.values() for r in f)
                else ""),
             table(["synthetic transitions by", "mean return", f"after {after} (seeds by /)",
-                   "skill over persistence", "error of rewards (rms)", "mean Q"], rows),
+                   "skill over persistence", "error of rewards (rms)", "mean Q", "α",
+                   "entropy (nats)"], rows),
         ]  # fmt: skip
     meaning = (
         "The same updates of the same agent on transitions of one step from the same real starts,"
@@ -289,7 +293,8 @@ def simulators() -> list[str]:
         " channels by the model, all else by the simulator; `@N`: N updates at the first fit."
         " Skill (median over channels; 1: exact, 0: as good as assuming that nothing moves) and"
         " the error of rewards are those of the model's whole predictions in the last 250 steps,"
-        " on the policy's own actions. With real steps: the policy's own join replay and starts,"
+        " on the policy's own actions; so is the policy's entropy at the starts."
+        " With real steps: the policy's own join replay and starts,"
         " one a step, as in training."
     )
     return ["## The simulator as the model", meaning, *parts] if parts else []
