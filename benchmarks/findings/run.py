@@ -44,6 +44,7 @@ DOORS = {"scale": "dynamics.scale=unit", "target": "dynamics.target=direct",
          "innovation": "dynamics.target=innovation",
          "long-fit": "dynamics.max_updates=5000",
          "nll-beta": "dynamics.nll_beta=0.5",
+         "low-cap": "dynamics.logvar_max=-2",
          "half-real": "rollouts.real_ratio=0.5"}  # fmt: skip
 """Changes of an arm PRESET+DOOR."""
 INSTRUMENTS = ("reward_fidelity", "rollout_error", "screen_sight", "critic_account",
