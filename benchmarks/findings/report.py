@@ -16,6 +16,7 @@ from ftfl.forensics.doors import CELLS, TO_CELLS
 from ftfl.forensics.foresight_fit import PRESETS
 from ftfl.forensics.instruments.attribution import SEEN
 from ftfl.report.drawing import draw
+from ftfl.report.intervals import t_half_width
 from ftfl.report.styles import STYLES, slots
 
 if TYPE_CHECKING:
@@ -217,7 +218,30 @@ def grid() -> str:
            for arm in ARMS)]
         for (task, at, steps), arms in by_arm("forks") if steps == FORK_STEPS
     ]  # fmt: skip
-    return table(["forked from", "its return", *ARMS], rows)
+    return "\n\n".join([table(["forked from", "its return", *ARMS], rows), differences()])
+
+
+def differences() -> str:
+    """Last returns of the same agent in two arms, less one another: a table of means by task."""
+    found: dict[str, dict[tuple[int, int], dict[str, float]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
+    for (task, at, steps), arms in by_arm("forks"):
+        for arm, rows in arms.items() if steps == FORK_STEPS else ():
+            for r in rows:
+                found[task][at, r["seed"]][arm] = r["returns"][-1][1]
+    pairs = (("ftfl", "mbpo"), ("ftfl", "sac"), ("mbpo", "sac"))
+    rows = []
+    for task, agents in found.items():
+        cells = []
+        for one, other in pairs:
+            both = [a for a in agents.values() if one in a and other in a]
+            told = np.array([a[one] - a[other] for a in both])
+            half = t_half_width(told)
+            spread = "" if half is None else f" ± {float(half):.0f}"
+            cells.append(f"{told.mean():.0f}{spread} (n = {len(told)})")
+        rows.append([task, *cells])
+    return table(["paired difference", *(f"{one} − {other}" for one, other in pairs)], rows)
 
 
 def forks() -> list[str]:
@@ -300,6 +324,30 @@ def simulators() -> list[str]:
     return ["## The simulator as the model", meaning, *parts] if parts else []
 
 
+def noise() -> list[str]:
+    """What models draw, beside what happened."""
+    parts = []
+    for (task, at, _), arms in by_arm("noise"):
+        kinds = next(iter(arms.values()))[0]["kinds"]
+        rows = [
+            [arm, kind, *(f"{np.mean([r['kinds'][kind][name] for r in found]):.2g}"
+                          for name in ("noise", "error_of_mean", "change", "std",
+                                       "largest_drawn", "largest_real"))]
+            for kind in kinds for arm, found in arms.items()
+        ]  # fmt: skip
+        told = next(iter(arms.values()))
+        parts += [
+            f"### dmc/{task} at {at:,} steps: what models draw",
+            "Models fitted once, as at the beginning of a fork; the newest"
+            f" {told[0]['rows']:,} real"
+            f" transitions; mean over {len(told)} seeds, in the channels' own units. Noise: a draw"
+            " less its mean (rms); largest: absolute value of any.",
+            table(["model", "channels", "noise of draws", "error of the mean", "change in a step",
+                   "std", "largest drawn", "largest real"], rows),
+        ]  # fmt: skip
+    return parts
+
+
 def every_instrument() -> list[str]:
     """What all instruments said of one real run, and of SAC beside it."""
     lines = read_lines(HERE / "results" / "every_instrument.jsonl")
@@ -331,6 +379,7 @@ def main() -> None:
         *refits(),
         *forks(),
         *simulators(),
+        *noise(),
         *every_instrument(),
     ]
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
