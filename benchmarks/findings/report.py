@@ -324,26 +324,30 @@ def simulators() -> list[str]:
     return ["## The simulator as the model", meaning, *parts] if parts else []
 
 
+def of_kind(rows: list[Row], kind: str, *names: str) -> list[str]:
+    """Numbers of a kind of channel, their mean over seeds."""
+    return [f"{np.mean([r['kinds'][kind][name] for r in rows]):.2g}" for name in names]
+
+
 def noise() -> list[str]:
     """What models draw, beside what happened."""
     parts = []
     for (task, at, _), arms in by_arm("noise"):
-        kinds = next(iter(arms.values()))[0]["kinds"]
-        rows = [
-            [arm, kind, *(f"{np.mean([r['kinds'][kind][name] for r in found]):.2g}"
-                          for name in ("noise", "error_of_mean", "change", "std",
-                                       "largest_drawn", "largest_real"))]
-            for kind in kinds for arm, found in arms.items()
-        ]  # fmt: skip
         told = next(iter(arms.values()))
+        rows = [
+            [kind, *of_kind(told, kind, "std", "change", "largest_real"),
+             *(" / ".join(of_kind(found, kind, "noise", "error_of_mean", "largest_drawn"))
+               for found in arms.values())]
+            for kind in told[0]["kinds"]
+        ]  # fmt: skip
         parts += [
             f"### dmc/{task} at {at:,} steps: what models draw",
             "Models fitted once, as at the beginning of a fork; the newest"
-            f" {told[0]['rows']:,} real"
-            f" transitions; mean over {len(told)} seeds, in the channels' own units. Noise: a draw"
-            " less its mean (rms); largest: absolute value of any.",
-            table(["model", "channels", "noise of draws", "error of the mean", "change in a step",
-                   "std", "largest drawn", "largest real"], rows),
+            f" {told[0]['rows']:,} real transitions; seeds: {len(told)} (their mean), in the"
+            " channels' own units. Noise: a draw"
+            " less its mean (rms); error: of the mean (rms); largest: absolute value of any.",
+            table(["channels", "std", "change in a step", "largest real",
+                   *(f"{arm}: noise / error / largest" for arm in arms)], rows),
         ]  # fmt: skip
     return parts
 
