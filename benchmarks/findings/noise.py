@@ -1,6 +1,6 @@
 """What a model draws, beside what happened, by kind of channel.
 
-    python benchmarks/findings/noise.py RUNS/kept/quadruped-walk@10000 --seeds 0 1 2
+    python benchmarks/findings/noise.py RUNS/kept/quadruped-walk@10000 --seeds 0 1
 
 From one checkpoint of a run (RUN: a folder that `run.py parents` keeps) each preset's model is
 fitted once, as at the beginning of a fork, and asked about the newest real transitions (which it
@@ -26,11 +26,10 @@ from ftfl.training.learn import make_learner
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from lines import add_line, read_lines, rounded
-from run import UPDATES_A_STEP
+from run import ARMS, UPDATES_A_STEP
 from simulator import begin
 
 RESULTS = Path(__file__).parent / "results" / "noise.jsonl"
-PRESETS = ("mbpo", "mbpo-unit", "mbpo-direct", "ftfl")
 ROWS = 2_000
 
 
@@ -72,7 +71,8 @@ def main() -> None:
     """Read the options, skip what is done, do the rest."""
     parser = argparse.ArgumentParser(description="What a model draws, by kind of channel")
     parser.add_argument("run", type=Path, help="kept parent, TASK@STEP")
-    parser.add_argument("--presets", nargs="+", default=list(PRESETS))
+    parser.add_argument("--presets", nargs="+", default=list(ARMS[1:]),
+                        help="all of run.py's arms with a model")  # fmt: skip
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
