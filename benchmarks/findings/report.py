@@ -210,38 +210,42 @@ def parents() -> dict[tuple[str, int], float]:
 
 
 def grid() -> str:
-    """What became of the agent, moment by moment: a table of last returns."""
+    """What became of the agent: last returns moment by moment, and arms against one another."""
     before = parents()
+    groups = [(task, at, arms) for (task, at, steps), arms in by_arm("forks")
+              if steps == FORK_STEPS]  # fmt: skip
     rows = [
         [f"{task}, {at // 1_000}k", f"{before[task, at]:.0f}",
-         *(", ".join(f"{r['returns'][-1][1]:.0f}" for r in arms.get(arm, [])) or "–"
-           for arm in ARMS)]
-        for (task, at, steps), arms in by_arm("forks") if steps == FORK_STEPS
+         *(", ".join(f"{last_return(r):.0f}" for r in arms.get(arm, [])) or "–" for arm in ARMS)]
+        for task, at, arms in groups
     ]  # fmt: skip
-    return "\n\n".join([table(["forked from", "its return", *ARMS], rows), differences()])
+    agents: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for task, _, arms in groups:
+        for seed in {r["seed"] for rows in arms.values() for r in rows}:
+            agents[task].append({arm: last_return(r) for arm, rows in arms.items()
+                                 for r in rows if r["seed"] == seed})  # fmt: skip
+    pairs = [(arm, base) for base in ("mbpo", "sac") for arm in ARMS[1:] if arm != base]
+    against = table(
+        ["paired difference", *agents],
+        [[f"{arm} − {base}", *(difference(mine, arm, base) for mine in agents.values())]
+         for arm, base in pairs],
+    )  # fmt: skip
+    return "\n\n".join([table(["forked from", "its return", *ARMS], rows), against])
 
 
-def differences() -> str:
-    """Last returns of the same agent in two arms, less one another: a table of means by task."""
-    found: dict[str, dict[tuple[int, int], dict[str, float]]] = defaultdict(
-        lambda: defaultdict(dict)
-    )
-    for (task, at, steps), arms in by_arm("forks"):
-        for arm, rows in arms.items() if steps == FORK_STEPS else ():
-            for r in rows:
-                found[task][at, r["seed"]][arm] = r["returns"][-1][1]
-    pairs = (("ftfl", "mbpo"), ("ftfl", "sac"), ("mbpo", "sac"))
-    rows = []
-    for task, agents in found.items():
-        cells = []
-        for one, other in pairs:
-            both = [a for a in agents.values() if one in a and other in a]
-            told = np.array([a[one] - a[other] for a in both])
-            half = t_half_width(told)
-            spread = "" if half is None else f" ± {float(half):.0f}"
-            cells.append(f"{told.mean():.0f}{spread} (n = {len(told)})")
-        rows.append([task, *cells])
-    return table(["paired difference", *(f"{one} − {other}" for one, other in pairs)], rows)
+def last_return(row: Row) -> float:
+    """Of a fork."""
+    return row["returns"][-1][1]
+
+
+def difference(agents: list[dict[str, float]], arm: str, base: str) -> str:
+    """Last return of the same agent in one arm less that in another: mean ± 95 % t interval."""
+    told = np.array([a[arm] - a[base] for a in agents if arm in a and base in a])
+    if not len(told):
+        return "–"
+    half = t_half_width(told)
+    spread = "" if half is None else f" ± {float(half):.0f}"
+    return f"{round(told.mean())}{spread} (n = {len(told)})".replace("-", "−")
 
 
 def forks() -> list[str]:
@@ -250,7 +254,7 @@ def forks() -> list[str]:
     before = parents()
     account = "autopsy/critic_account/smaller_twin/"
     looks = {
-        "last return": lambda r: r["returns"][-1][1],
+        "last return": last_return,
         "skill of draws": lambda r: dig(r, "autopsy/rollout_error/median_skill"),
         "skill of the mean": lambda r: dig(
             r, "autopsy/rollout_error/median_skill_of_mean_one_step"
