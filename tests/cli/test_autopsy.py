@@ -236,18 +236,29 @@ def test_damage_of_the_newest_checkpoint_is_said_where_the_one_before_has_no_dat
     assert "wait" not in err
 
 
-def test_quick_runs_share_the_seconds_that_the_simulator_has(runs, monkeypatch):
-    given, real, whole = [], cli.QUICK_SECONDS, autopsy.examine
+def test_quick_runs_share_the_seconds_that_are_left_and_say_how_long_all_will_take(
+    runs, monkeypatch
+):
+    given, whole = [], autopsy.examine
+    now, took = [0.0], iter([70.0, 95.0, 10.0, 0.0])
 
     def examine(subject, quick, seconds, told, forks):
         given.append((quick, seconds))
+        now[0] += next(took)
         return whole(subject, quick, seconds, told, instruments=(), forks=forks)
 
     monkeypatch.setattr(autopsy, "examine", examine)
-    assert call("autopsy", runs / "sac", runs / "ftfl", "--quick", "--json")[0] == 0
+    monkeypatch.setattr(cli.time, "monotonic", lambda: now[0])
+    three = runs / "sac", runs / "ftfl", runs / "sac"
+    status, _, err = call("autopsy", *three, "--quick", "--json")
+    assert status == 0
+    assert cli.QUICK_SECONDS == 170 < 180
+    # A third of all, the half of 100 s, and next to nothing of the 5 s left: enough for a verdict.
+    assert given == [(True, pytest.approx(s)) for s in (34.0, 30.0, cli.LEAST_SECONDS)]
+    assert "(1 of 3 runs)" in err
+    assert "(3 of 3 runs, about 82 s left for all)" in err
     assert call("autopsy", runs / "sac", "--json")[0] == 0
-    assert given == [(True, real / 2), (True, real / 2), (False, None)]
-    assert real < 180
+    assert given[-1] == (False, None)
 
 
 def test_the_time_left_is_told_as_work_is_done_and_a_line_on_a_terminal_replaces_itself(

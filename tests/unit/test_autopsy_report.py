@@ -134,6 +134,25 @@ def test_a_small_number_is_printed_whole_beside_its_interval(examined, monkeypat
     assert len(line) <= 80
 
 
+def test_runs_and_numbers_with_long_names_are_told_apart_in_80_columns(
+    examined, monkeypatch, capsys
+):
+    """2⁻⁷ and 2⁻¹⁰ of one option were once both `mbpo+reward_unit=0`."""
+    monkeypatch.setenv("COLUMNS", "80")
+    long = ["mbpo+reward_unit=0.0078125", "mbpo+reward_unit=0.0009765625"]
+    monkeypatch.setattr("ftfl.cli.findings.labels", lambda autopsies: long)
+    show(list(examined), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert next(line for line in lines if line.startswith("[")).startswith(f"[1] {long[0]}: ")
+    heads = [line.split()[-2:] for line in lines if line.isupper() and "[" in line]
+    assert heads
+    assert all(head == ["[1]", "[2]"] for head in heads)
+    rows = [row for result in examined[1].results.values() for row, _ in listed(result.numbers())]
+    shown = "\n".join(lines)
+    assert max(map(len, rows)) > 37
+    assert all(f"  {row}" in shown for row in rows)
+
+
 def test_the_demos_report_has_findings_and_the_instruments_that_see_the_dial(examined, tmp_path):
     runs = {f"arm {a.subject.label}": RunDir(a.subject.path) for a in examined}
     runs["gone"] = RunDir(tmp_path / "gone")

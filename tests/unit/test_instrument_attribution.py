@@ -7,7 +7,7 @@ import pytest
 
 from ftfl.errors import FtflError
 from ftfl.forensics import refits
-from ftfl.forensics.doors import AS_IS, CELLS, doors, flags
+from ftfl.forensics.doors import AS_IS, CELLS, GIVEN, doors, flags
 from ftfl.forensics.instruments import attribution as instrument
 from ftfl.forensics.instruments.attribution import Arm, Attribution, attribution
 from ftfl.forensics.rows import held_apart, ring_of
@@ -97,6 +97,28 @@ def test_a_clear_door_is_named_although_a_noisy_one_has_the_larger_mean():
     reward, _ = Attribution(base, cells, doors, ("x",), 1, (0, 1, 2)).findings()
     assert reward.name == "reward-lost-by-scale"
     assert "gain_small-steps" in reward.evidence
+
+
+def test_a_reward_that_need_not_be_learned_is_a_remedy_and_no_cause():
+    """It knows every reward, whatever lost the learned one."""
+    base = arm(AS_IS, [0, 0, 0], [0.5, 0.5, 0.5])
+    cells = tuple(arm(name, [0.0, 0.0, 0.0], [0.5, 0.5, 0.5]) for name in CELLS)
+    given = arm(GIVEN, [1.0, 1.0, 1.0], [0.5] * 3)
+    given = dataclasses.replace(given, changes={"reward_model": "given"})
+    scale = arm("scale", [0.6, 0.61, 0.62], [0.5] * 3)
+    start = arm("start", [0.2, 0.21, 0.22], [0.5] * 3)
+    names = ("x",), 1, (0, 1, 2)
+    reward, _ = Attribution(base, cells, (given, scale, start), *names).findings()
+    assert reward.name == "reward-lost-by-scale"
+    assert reward.sentence == (
+        "changing scale alone lifts the reward's R² from 0 to 0.61; next: start, +0.21. The task's"
+        " own reward function gives 1."
+    )
+    floor = arm("floor", [0.0, 0.0, 0.0], [0.5] * 3)
+    reward, _ = Attribution(base, cells, (given, floor), *names).findings()
+    assert reward.name == "no-door-restores-reward"
+    assert "own reward function gives 1" in reward.sentence
+    assert reward.advice == "if it is low: --dynamics.reward-model given"
 
 
 def test_a_refit_that_diverged_is_worth_nothing_and_spoils_no_other():

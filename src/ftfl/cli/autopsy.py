@@ -25,8 +25,12 @@ that do not come back exactly are left out and counted. Runs are only read, also
 and all that cannot be measured is said in a sentence. Several runs are shown side by side, here and
 in a report with figures: one HTML file that needs nothing else and fetches nothing."""
 
-QUICK_SECONDS = 100.0
-"""For the simulator, all runs together; reading and computing take the rest of three minutes."""
+QUICK_SECONDS = 170.0
+"""For all runs together; a first look should take no more than three minutes."""
+SIMULATED = 0.6
+"""The simulator's share of what is left for a run; reading and computing take the rest."""
+LEAST_SECONDS = 5.0
+"""For the simulator: a run that is shown at all has a verdict, however many runs there are."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -41,9 +45,13 @@ def run(argv: Sequence[str]) -> int:
         report = report_path("--report", args.report, folders, "autopsy.html")
     found: list[Autopsy] = []
     failed: dict[str, str] = {}
-    for folder in folders:
+    began = time.monotonic()
+    for at, folder in enumerate(folders):
+        eta = Eta(f"{folder}{_place(at, len(folders), time.monotonic() - began)}", sys.stderr)
+        left = (began + QUICK_SECONDS - time.monotonic()) / (len(folders) - at)
+        seconds = max(SIMULATED * left, LEAST_SECONDS) if args.quick else None
         try:
-            found.append(_examine(folder, args.at, args.quick, len(folders), plan))
+            found.append(_examine(folder, args.at, seconds, plan, eta))
         except FtflError as error:
             if len(folders) == 1:
                 raise
@@ -91,17 +99,24 @@ def _fork_plan(args: Namespace, folders: Sequence[Path]) -> ForkPlan | None:
     return ForkPlan(folder, **{k: v for k, v in asked.items() if v is not None})
 
 
+def _place(done: int, runs: int, seconds: float) -> str:
+    """Which of several runs this is, and how long they will all take, told by those done."""
+    if runs == 1:
+        return ""
+    left = f", about {seconds / done * (runs - done):.0f} s left for all" if done else ""
+    return f" ({done + 1} of {runs} runs{left})"
+
+
 def _examine(
-    folder: Path, step: int | None, quick: bool, runs: int, forks: ForkPlan | None
+    folder: Path, step: int | None, seconds: float | None, forks: ForkPlan | None, eta: Eta
 ) -> Autopsy:
+    """A quick look if there are ``seconds`` for the simulator, else a whole one."""
     from ftfl.forensics.autopsy import examine
     from ftfl.forensics.subject import Subject
 
-    eta = Eta(str(folder), sys.stderr)
     eta.say("reading")
     subject = Subject.load(folder, step)
-    seconds = QUICK_SECONDS / runs if quick else None
-    result = examine(subject, quick, seconds, eta.tell, forks=forks)
+    result = examine(subject, seconds is not None, seconds, eta.tell, forks=forks)
     eta.clear()
     return result
 

@@ -28,8 +28,12 @@ def _text(autopsies: Sequence[Autopsy], failed: Mapping[str, str]) -> Iterator[s
     for sentence in failed.values():
         yield wrapped(f"not examined: {sentence}", hanging=2)
     names = labels(autopsies)
-    for name, autopsy in zip(names, autopsies, strict=True):
-        yield wrapped(_head(name, autopsy), hanging=2)
+    heads = names
+    if any(len(name) > _CELL - 2 for name in names):  # cut short, two runs could look the same
+        heads = [f"[{at}]" for at in range(1, len(names) + 1)]
+    for name, head, autopsy in zip(names, heads, autopsies, strict=True):
+        marked = name if head == name else f"{head} {name}"
+        yield wrapped(_head(marked, autopsy), hanging=2)
         for note in autopsy.notes:
             yield wrapped(note, indent=2)
     yield from (wrapped(line, indent=2) for line in unlike(autopsies))
@@ -38,7 +42,7 @@ def _text(autopsies: Sequence[Autopsy], failed: Mapping[str, str]) -> Iterator[s
     fit = max(1, (width() - _NAME) // _CELL)
     for start in range(0, len(autopsies), fit):
         part = slice(start, start + fit)
-        yield from _numbers(autopsies[part], names[part])
+        yield from _numbers(autopsies[part], heads[part])
     models = {a.subject.config.dynamics is not None for a in autopsies}
     if models == {True}:
         yield wrapped(
@@ -97,7 +101,7 @@ def _title(name: str) -> str:
     return next((i.title.lower() for i in INSTRUMENTS if i.name == name), name)
 
 
-def _numbers(autopsies: Sequence[Autopsy], names: Sequence[str]) -> Iterator[str]:
+def _numbers(autopsies: Sequence[Autopsy], heads: Sequence[str]) -> Iterator[str]:
     for instrument in INSTRUMENTS:
         columns = [
             {name: number(value) for name, value in listed(a.results[instrument.name].numbers())}
@@ -109,11 +113,14 @@ def _numbers(autopsies: Sequence[Autopsy], names: Sequence[str]) -> Iterator[str
         rows = list(dict.fromkeys(row for column in fullest for row in column))
         if not rows:
             continue
-        head = "".join(f"{name[: _CELL - 2]:>{_CELL}}" for name in names)
-        yield f"{instrument.title.upper():<{_NAME}}{head}"
+        yield f"{instrument.title.upper():<{_NAME}}{''.join(f'{h:>{_CELL}}' for h in heads)}"
         for row in rows:
             cells = "".join(f"{column.get(row, '–'):>{_CELL}}" for column in columns)
-            yield f"  {row[: _NAME - 3]:<{_NAME - 2}}{cells}"
+            name = f"  {row}"
+            if len(name) >= _NAME:  # a line of its own, rather than another name
+                yield name
+                name = ""
+            yield f"{name:<{_NAME}}{cells}"
         yield ""
 
 

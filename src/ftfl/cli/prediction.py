@@ -13,7 +13,7 @@ from ftfl.forensics.evidence import Finding
 from ftfl.forensics.foresight import Foresight
 from ftfl.forensics.foresight_channels import SLOW, SPIKE
 from ftfl.forensics.foresight_fit import numbers
-from ftfl.forensics.instruments.attribution import Attribution
+from ftfl.forensics.instruments.attribution import SEEN, Attribution
 from ftfl.forensics.profile import Profile
 
 _SHOWN = 12
@@ -69,8 +69,13 @@ def _short_fit(fit: Attribution) -> Iterator[str]:
     yield f"  {'preset':<12} {'R² of drawn rewards':>20} {'use of drawn states':>20}"
     for preset, told in numbers(fit).items():
         reward = told["reward_r2_drawn_median"]
-        shown = "reward constant" if reward is None else f"{reward:.3g}"
+        shown = "not judged" if reward is None else f"{reward:.3g}"
         yield f"  {preset:<12} {shown:>20} {told['state_use'].value:>20.2f}"
+    if fit.seen < SEEN:
+        yield wrapped(
+            "Not judged: rewards of the stretches held apart have"
+            f" {fit.seen:.2g} of the variance of all rewards here, less than {SEEN:g}."
+        )
     yield wrapped(
         "R²: median over seeds, and what decides above. Use: how much better drawn next states are"
         " than assuming that nothing moves, mean over channels, 0 to 1; it decides nothing, for"

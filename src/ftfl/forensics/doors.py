@@ -26,6 +26,9 @@ CELLS: dict[str, Changes] = {
 }
 TO_CELLS = ("scale", "target")
 """Doors that lead from one cell to another: refits of all cells open them as well."""
+GIVEN = "given-reward"
+"""The task's own reward function in the place of a learned one: a remedy that knows every reward
+whatever spoilt the learned one, and so the sign of no cause."""
 AS_IS = "as it is"
 _MARGIN = 0.1  # nats: a log-variance must start inside its bounds
 
@@ -51,7 +54,7 @@ def doors(config: DynamicsConfig, reward_variance: float, knows_reward: bool) ->
         "innovation": {"target": "innovation"},
         # the trunk that reward and state share
         "separate-reward": {"reward_model": "separate"},
-        "given-reward": {"reward_model": "given"},
+        GIVEN: {"reward_model": "given"},
         # bounds and start of the log-variance: −25 and 10 are stds of 4e-6 and 148
         "floor": {"logvar_min": -25.0},
         "cap": {"logvar_max": 10.0},
@@ -67,7 +70,7 @@ def doors(config: DynamicsConfig, reward_variance: float, knows_reward: bool) ->
         "small-steps": {"learning_rate": config.learning_rate / 10},
     }
     if config.reward_model == "given" or not knows_reward:
-        del every["given-reward"]
+        del every[GIVEN]
     if config.reward_model == "given":
         for name in ("separate-reward", "mean-reward", "start"):
             del every[name]

@@ -8,7 +8,7 @@ rows; whether the agent gains is for a paired `ftfl fork` to say.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from ftfl.config import DynamicsConfig
 from ftfl.dynamics.predict import DynamicsState
 from ftfl.errors import unknown
-from ftfl.forensics.doors import AS_IS, CELLS, TO_CELLS, Changes, doors, flags
+from ftfl.forensics.doors import AS_IS, CELLS, GIVEN, TO_CELLS, Changes, doors, flags
 from ftfl.forensics.evidence import Estimate, Finding, Numbers, mean_estimate
 from ftfl.forensics.refits import elect, predictions, scores, train, trains_alike
 from ftfl.forensics.rows import held_apart, ring_of, thinned
@@ -47,11 +47,9 @@ class Arm:
     changes: Changes
     reward: np.ndarray
     """(S,): R² of drawn rewards; NaN where held-out rewards hardly vary (``SEEN``)."""
-    reward_member: np.ndarray
-    """(S,): R² of a member's mean."""
+    reward_member: np.ndarray  # of a member's mean
     skill: np.ndarray
-    """(S, O): skill of drawn channels over persistence; NaN where a channel never moves, −∞ where
-    the refit diverged."""
+    """(S, O): of drawn channels over persistence; NaN: never moves; −∞: the refit diverged."""
     skill_member: np.ndarray
     reward_line: np.ndarray
     """(S, 3): ρ, b and noise of drawn rewards, r̂ = r̄ + b + ρ (r − r̄) + noise; NaN as ``reward``."""
@@ -145,9 +143,15 @@ class Attribution:
         if not gains:
             return []
         before = mean_estimate(_use(self.base, what))
+        given = gains.pop(GIVEN, None)
         clear = {name: g for name, g in gains.items() if g.value >= LOST and g.above(0.0)}
         best, gain = next(iter((clear or gains).items()))
         noun = "reward's R²" if what == "reward" else "state's skill"
+        changes = {arm.name: arm.changes for arm in self.doors}
+        known, remedy = "", "look at data and capacity: more steps, --algo ftfl-tuned"
+        if what == "reward" and given is not None:
+            known = f" The task's own reward function gives {before.value + given.value:.2g}."
+            remedy = flags(changes[GIVEN])
         together = self._two_changes(what, gain.value if clear else 0.0)
         if not clear:
             return together or [
@@ -155,25 +159,22 @@ class Attribution:
                     f"no-door-restores-{what}",
                     "info",
                     f"no single change improves the {noun} of {before.value:.2g} clearly (best:"
-                    f" {best}, {gain.value:+.2g}).",
+                    f" {best}, {gain.value:+.2g}).{known}",
                     {"as_it_is": before, "best_gain": gain},
                     RULE,
-                    "if it is low, look at data and capacity: more steps, --algo ftfl-tuned",
+                    f"if it is low: {remedy}",
                 )
             ]
         after = before.value + gain.value
-        also = [
-            name for name, g in clear.items() if name != best and g.value >= AS_GOOD * gain.value
-        ]
-        changes = {arm.name: arm.changes for arm in self.doors}
+        others = {name: g for name, g in gains.items() if name != best}
         return [
             Finding(
                 f"{what}-lost-by-{best}",
                 "failure" if gain.value > 0.5 * max(after, 1e-9) else "warning",
                 f"changing {best} alone lifts the {noun} from {before.value:.2g} to {after:.2g}"
-                + (f"; as good: {', '.join(also)}." if also else "; no other door comes near."),
+                f"{_rest(others, clear, AS_GOOD * gain.value)}.{known}",
                 {"as_it_is": before, "gain": gain}
-                | {f"gain_{k}": g for k, g in [(k, g) for k, g in gains.items() if k != best][:3]},
+                | {f"gain_{name}": g for name, g in list(others.items())[:3]},
                 RULE,
                 flags(changes[best]),
             ),
@@ -286,3 +287,14 @@ def _trains(changed: DynamicsConfig, base: DynamicsConfig) -> bool:
 
 def _use(arm: Arm, what: str) -> np.ndarray:
     return arm.reward_use if what == "reward" else arm.state_use
+
+
+def _rest(others: Mapping[str, Estimate], clear: Collection[str], good: float) -> str:
+    """What the best door's sentence says of all others, which come best first."""
+    alike = [name for name, gain in others.items() if name in clear and gain.value >= good]
+    if alike:
+        return f"; as good: {', '.join(alike)}"
+    name, gain = next(iter(others.items()), ("", None))
+    if gain is None or gain.value < LOST:
+        return f"; any other door gains less than {LOST:g}"
+    return f"; next: {name}, {gain.value:+.2g}" + ("" if name in clear else " (not clearly)")
