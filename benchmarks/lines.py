@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 from ftfl.forensics.autopsy import examine
@@ -63,6 +65,24 @@ def dig(line: dict[str, Any], path: str) -> float | None:
     while isinstance(value, list):
         value = value[0]
     return value
+
+
+def wilson(count: int, of: int) -> tuple[float, float]:
+    """The 95 % interval of a share by Wilson's score, which holds at none and at all, too."""
+    z = NormalDist().inv_cdf(0.975)
+    share, extra = count / of, z**2 / of
+    centre = share + extra / 2
+    half = z * math.sqrt(share * (1 - share) / of + extra / (4 * of))
+    return max((centre - half) / (1 + extra), 0.0), min((centre + half) / (1 + extra), 1.0)
+
+
+def counted(count: int, of: int, word: str = "") -> str:
+    """A count and the 95 % interval of its share in percent: 3 of 14 found [8–48 %]."""
+    words = f"{count} of {of} {word}".rstrip()
+    if not of:
+        return words
+    low, high = wilson(count, of)
+    return f"{words} [{100 * low:.0f}–{100 * high:.0f} %]"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -18,18 +18,26 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 BENCHMARKS = Path(__file__).parents[1]
 sys.path.append(str(BENCHMARKS))
-from lines import dig, read_lines, table  # noqa: E402
+from counting import (  # noqa: E402
+    Row,
+    dmc_fails,
+    hits_and_alarms,
+    large_v,
+    place_of_run,
+    structures,
+)  # fmt: skip
+from lines import counted, dig, read_lines, table  # noqa: E402
 
 from ftfl.forensics.instruments.critic import ORDERED  # noqa: E402
 from ftfl.forensics.instruments.health_findings import OUTWEIGHS, RISEN  # noqa: E402
 
-Row = dict[str, Any]
 Rule = Callable[[Row], "bool | None"]
 ALWAYS_INFO = {"reward-shrunk", "reward-shifted", "channels-without-skill", "reward-constant"}
 """On tasks that never terminate."""
@@ -61,6 +69,16 @@ def below(name: str, bound: float) -> Rule:
     return lambda line: line[name] < bound if name in line else None
 
 
+def either(*rules: Rule) -> Rule:
+    """A rule that speaks where one of several does; None where none can."""
+
+    def rule(line: Row) -> bool | None:
+        said = [r(line) for r in rules]
+        return None if all(s is None for s in said) else any(said)
+
+    return rule
+
+
 def about(*subjects: str) -> Rule:
     """A rule on warnings whose names begin so."""
     return lambda line: any(name.startswith(subjects) for name in told(line))
@@ -73,15 +91,21 @@ def runaway(line: Row) -> bool | None:
     return None if std is None else alpha > RISEN and alpha * math.log(2) > OUTWEIGHS * std
 
 
+STRUCTURES = structures()
+R2, SKILL = "model/reward_r2", "model/skill_over_persistence"
 RULES: dict[str, Rule] = {
     "**any warning or failure**": lambda line: bool(told(line)),
     "**one about the critic**": about("critic-", "gradient-"),
     "**one about the reward**": about("reward-", "screen-"),
     "**one about critic or reward**": about("critic-", "gradient-", "reward-", "screen-"),
     "temperature-runaway (by the α that training logs)": runaway,
-    "trivial: always": lambda line: True,
-    "trivial: reward R² that training logs < ½": below("model/reward_r2", 0.5),
-    "trivial: skill that training logs < 0": below("model/skill_over_persistence", 0),
+    "simple rule: reward R² that training logs < ½": below(R2, 0.5),
+    "simple rule: skill that training logs < 0": below(SKILL, 0),
+    "simple rule: either of these two": either(below(R2, 0.5), below(SKILL, 0)),
+    "simple rule: reward R² that training logs < 0.8 (chosen after)": below(R2, 0.8),
+    "simple rule: V > 10⁴": lambda line: large_v(STRUCTURES[place_of_run(line)]),
+    "simple rule: DMC fails": lambda line: dmc_fails(place_of_run(line)[0]),
+    "simple rule: always": lambda line: True,
 }
 
 
@@ -96,7 +120,7 @@ def of_forks() -> str:
     rows = []
     for moment in sorted({key[:3] for key in seen}):
         every = [line for key, line in seen.items() if key[:3] == moment]
-        if not any(line["arm"] == "sac" for line in every):
+        if {line["arm"] == "sac" for line in every} != {True, False}:
             continue  # nothing to compare with
         task, at, steps = moment
         cells = [f"{task} at {at // 1000}k, {steps:,} steps on"]
@@ -107,7 +131,7 @@ def of_forks() -> str:
             for subjects in (("critic-", "gradient-", "reward-", "screen-"),
                              ("worse-than", "absurd", "imagined", "overconfident")):  # fmt: skip
                 said = sum(about(*subjects)(x) is True for x in mine)
-                cells.append(f"{said} of {len(mine)}")
+                cells.append(counted(said, len(mine)))
         rows.append(cells)
     told_of = ["last returns", "critic or reward", "states"]
     head = ["agent", *(f"with a model: {x}" for x in told_of), *(f"SAC: {x}" for x in told_of)]
@@ -117,30 +141,49 @@ def of_forks() -> str:
 def count(lines: Iterable[Row], rule: Rule, fails: float) -> str:
     """Hits among the runs that failed, false alarms among the others."""
     seen = [(rule(line), line["return"] < fails) for line in lines]
-    seen = [(said, bad) for said, bad in seen if said is not None]
-    bad = sum(b for _, b in seen)
-    if not any(said for said, _ in seen):
-        return "never said"
-    hits, alarms = sum(s and b for s, b in seen), sum(s and not b for s, b in seen)
-    return f"{hits} of {bad} found, {alarms} of {len(seen) - bad} false"
+    return hits_and_alarms((said, bad) for said, bad in seen if said is not None)
 
 
-def calibration(fails: float) -> str:
-    """Every finding that was told, and trivial rules; a run fails below the return ``fails``."""
-    sets = [
+def examined() -> list[list[Row]]:
+    """Finished runs: those that rules were made on, and those of other dials."""
+    return [
         [row for row in read_lines(path) if row["state"] == "done"]
         for path in (
             BENCHMARKS / "lineage" / "results" / "probes.jsonl",
             Path(__file__).parent / "results" / "examined.jsonl",
         )
     ]  # fmt: skip
+
+
+def alike(lines: Iterable[Row], fails: float) -> str:
+    """How far seeds of one arm at one level are cases of their own."""
+    ends: dict[tuple[Any, ...], list[bool]] = defaultdict(list)
+    for line in lines:
+        ends[line["dial"], line["level"], line["arm"]].append(line["return"] < fails)
+    seeds = {len(bad) for bad in ends.values()}
+    same = sum(len(set(bad)) == 1 for bad in ends.values())
+    return (
+        f"{len(ends)} cells (an arm at a level) × {min(seeds)} seeds, and in {same} of them all"
+        " seeds end alike"
+    )
+
+
+def calibration(fails: float) -> str:
+    """Every finding that was told, and simple rules; a run fails below the return ``fails``."""
+    sets = examined()
     every = [line for lines in sets for line in lines]
-    rules = dict(RULES)
+    rows = [[name, *(count(lines, rule, fails) for lines in sets)] for name, rule in RULES.items()]
+
+    def add(name: str, rule: Rule) -> None:
+        rows.append([
+            name,
+            *(count(x, rule, fails) if any(map(rule, x)) else "never said" for x in sets),
+        ])  # fmt: skip
+
     for name in sorted({name for line in every for name in told(line)}):
-        rules[name] = lambda line, name=name: name in told(line)
+        add(name, lambda line, name=name: name in told(line))
     for name in sorted({name for line in every for name in set(line["findings"]) - told(line)}):
-        rules[f"{name} (info)"] = lambda line, name=name: name in set(line["findings"]) - told(line)
-    rows = [[name, *(count(lines, rule, fails) for lines in sets)] for name, rule in rules.items()]
+        add(f"{name} (info)", lambda line, name=name: name in set(line["findings"]) - told(line))
     head = [
         "said", f"the lineage's {len(sets[0])} runs (rest, reward-unit@−10, noise-count@32)",
         f"{len(sets[1])} runs of other dials",

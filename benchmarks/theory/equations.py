@@ -1,15 +1,19 @@
 """Every equation of docs/theory.md with its measurement: arrays to compare, to test and to draw.
 
 Each function returns what the formula says and what the code (or a system solved exactly, or a
-simulation) gives, at the same places. tests/theory holds them together; figures.py draws them.
+simulation) gives, at the same places. Inputs may be shared (a network's weights, an MDP); what the
+formula says of them is never used to measure. tests/theory holds both sides together; figures.py
+draws them.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +23,7 @@ from scipy.stats import norm
 from ftfl import presets
 from ftfl.dynamics import ensemble as ens
 from ftfl.envs.make import make_env
-from ftfl.nets import Optimiser
+from ftfl.nets import Linear, Optimiser
 
 
 @dataclass(frozen=True)
@@ -53,29 +57,21 @@ class _Start:
         self.x = jnp.asarray(x, jnp.float32)
         self.net = ens.init(jax.random.key(0), 4, 2, config, learn_termination=False)
 
-    def shared(self) -> list:
-        """Weights that reward and channels share: all but the output layer."""
-        return [(layer.weight, layer.bias) for layer in self.net.trunks[0].layers[:-1]]
+    def layers(self) -> list[Linear]:
+        """The output layer last; reward and channels share all but it."""
+        return self.net.trunks[0].layers
 
-    def squared(self, trunk: list, scale: float, output: slice) -> jax.Array:
-        """The squared-error part of the loss of some outputs; only the trunk is a variable."""
-        mean, logvar = self.forward(trunk)
-        target = jnp.asarray(self.targets) * jnp.asarray([1, 1, 1, 1, scale], jnp.float32)[None]
-        error = (target[None] - mean) ** 2 * jnp.exp(-jax.lax.stop_gradient(logvar))
-        return jnp.mean(jnp.sum(error[..., output], axis=-1))
+    def forward(self, layers: list[Linear]) -> ens.Gaussian:
+        """The package's network with these layers."""
+        net = eqx.tree_at(lambda n: n.trunks[0].layers, self.net, layers)
+        return ens.forward(net, self.x, jnp.zeros(5))
 
-    def forward(self, trunk: list) -> ens.Gaussian:
-        """The ensemble with other shared weights."""
-        x = jnp.broadcast_to(self.x, (self.config.members, *self.x.shape))
-        for weight, bias in trunk:
-            x = jax.nn.silu(jnp.einsum("ebi,eij->ebj", x, weight) + bias[:, None])
-        head = self.net.trunks[0].layers[-1]
-        out = jnp.einsum("ebi,eij->ebj", x, head.weight) + head.bias[:, None]
-        mean, raw = jnp.split(out, 2, axis=-1)
-        low, high = (
-            jnp.broadcast_to(b, raw.shape) for b in (self.net.logvar_min, self.net.logvar_max)
-        )
-        return ens.Gaussian(mean, ens.bound(raw, low, high))
+    def squared(self, layers: list[Linear], unit: jax.Array | float) -> jax.Array:
+        """(D,): the squared-error part of each output's loss, the reward paid times ``unit``."""
+        mean, logvar = self.forward(layers)
+        known = jax.lax.stop_gradient(logvar)
+        target = jnp.asarray(self.targets) * jnp.asarray([1, 1, 1, 1, unit], jnp.float32)[None]
+        return jnp.mean(ens.nll(ens.Gaussian(mean, known), target) - known, axis=(0, 1))
 
 
 REWARD, CHANNELS = slice(4, 5), slice(0, 4)
@@ -88,23 +84,24 @@ def _flat(tree: list) -> np.ndarray:
 def loss_share() -> Compared:
     """T1: the reward's share of the squared error, reward × 2^-k.
 
-    Predicted: (u² E[r²] + m²) / (the same summed over outputs), m the untrained network's output.
+    Predicted: (u² E[r²] − 2u E[rμ] + m²) / (the same summed over outputs), m² the untrained
+    network's own output, rows weighted by e^{−ℓ}. Measured: the package's loss of those targets.
     """
     start = _Start()
-    trunk = start.shared()
-    mean, logvar = start.forward(trunk)
-    weight = np.exp(-np.asarray(logvar, np.float64))
-    own = (weight * np.asarray(mean, np.float64) ** 2).mean(axis=(0, 1))
-    signal = (weight * start.targets[None].astype(np.float64) ** 2).mean(axis=(0, 1))
-    cross = (weight * start.targets[None] * np.asarray(mean, np.float64)).mean(axis=(0, 1))
+    layers = start.layers()
+    mean, logvar = (np.asarray(x, np.float64) for x in start.forward(layers))
+    weight, targets = np.exp(-logvar), start.targets[None].astype(np.float64)
+    own = (weight * mean**2).mean(axis=(0, 1))
+    signal = (weight * targets**2).mean(axis=(0, 1))
+    cross = (weight * targets * mean).mean(axis=(0, 1))
+    found = jax.jit(start.squared)
     measured, predicted, usual = [], [], []
     for power in POWERS:
         unit = 2.0**-power
-        reward = float(start.squared(trunk, unit, REWARD))
-        rest = float(start.squared(trunk, unit, CHANNELS))
-        measured.append(reward / (reward + rest))
+        squares = np.asarray(found(layers, unit), np.float64)
+        measured.append(squares[REWARD].sum() / squares.sum())
         wanted = unit**2 * signal[4] - 2 * unit * cross[4] + own[4]
-        others = (signal - 2 * cross + own)[:4].sum()
+        others = (signal - 2 * cross + own)[CHANNELS].sum()
         predicted.append(wanted / (wanted + others))
         usual.append(unit**2 / (unit**2 + 4))
     return Compared(2.0**-POWERS, np.array(predicted), np.array(measured), np.array(usual))
@@ -113,17 +110,25 @@ def loss_share() -> Compared:
 def gradient_share() -> Compared:
     """T2: norm of the reward's gradient on the shared trunk over the channels', reward × 2^-k.
 
-    Predicted from two gradients only: g(u) = g_own + u g_target, affine in the unit u.
+    Predicted from the gradients at u = 0 and u = −1, neither of which is measured: g(u) = g_own +
+    u g_target, affine in the unit u.
     """
     start = _Start()
-    trunk = start.shared()
+    *trunk, head = start.layers()
 
-    def of(unit: float, output: slice = REWARD) -> np.ndarray:
-        return _flat(jax.grad(lambda t: start.squared(t, unit, output))(trunk))
+    @jax.jit
+    def gradients(trunk: list[Linear], unit: float) -> tuple[list[Linear], ...]:
+        def of(output: slice) -> list[Linear]:
+            return jax.grad(lambda t: start.squared([*t, head], unit)[output].sum())(trunk)
+
+        return of(REWARD), of(CHANNELS)
+
+    def of(unit: float) -> np.ndarray:
+        return _flat(gradients(trunk, unit)[0])
 
     own = of(0.0)
-    toward = of(1.0) - own
-    rest = np.linalg.norm(of(1.0, CHANNELS))
+    toward = own - of(-1.0)
+    rest = np.linalg.norm(_flat(gradients(trunk, 1.0)[1]))
     measured = [np.linalg.norm(of(2.0**-k)) / rest for k in POWERS]
     predicted = [np.linalg.norm(own + 2.0**-k * toward) / rest for k in POWERS]
     usual = [2.0**-k / 2.0 for k in POWERS]  # √ of the loss share E[r²]/ΣE[t²] with 4 channels
@@ -134,33 +139,31 @@ def adam_step() -> Compared:
     """T3: how far one Adam step moves a raw reward head, over the reward's std, reward × 2^-k.
 
     Predicted: learning rate × |Σ_j sign(g_j) h_j + sign(g_b)|, rms over rows: no unit in it.
+    Measured: the package's optimiser takes its step, and its network is asked again.
     """
     start = _Start()
-    head = start.net.trunks[0].layers[-1]
-    x = jnp.broadcast_to(start.x, (start.config.members, *start.x.shape))
-    for weight, bias in start.shared():
-        x = jax.nn.silu(jnp.einsum("ebi,eij->ebj", x, weight) + bias[:, None])
-    column = (head.weight[..., 4], head.bias[:, 4])
+    *trunk, head = start.layers()
+    hidden = np.broadcast_to(start.x, (start.config.members, *start.x.shape)).astype(np.float64)
+    for layer in trunk:
+        raw = hidden @ np.asarray(layer.weight) + np.asarray(layer.bias)[:, None]
+        hidden = raw / (1 + np.exp(-raw))
 
-    def mean(parts: tuple) -> jax.Array:
-        return jnp.einsum("ebi,ei->eb", x, parts[0]) + parts[1][:, None]
+    @jax.jit
+    def gradient(head: Linear, trunk: list[Linear], unit: float) -> Linear:
+        return jax.grad(lambda h: start.squared([*trunk, h], unit)[REWARD].sum())(head)
 
-    def loss(parts: tuple, unit: jax.Array) -> jax.Array:
-        target = jnp.asarray(start.targets[:, 4]) * unit
-        return jnp.sum(jnp.mean((target[None] - mean(parts)) ** 2, axis=1))
-
+    reward = jax.jit(lambda head, trunk: start.forward([*trunk, head]).mean[..., 4])
     optimiser = Optimiser(start.config.learning_rate)
     measured, predicted = [], []
     for power in POWERS:
-        unit = jnp.float32(2.0**-power)
-        grads = jax.grad(loss)(column, unit)
-        after, _ = optimiser.step(column, grads, optimiser.init(column))
-        moved = np.asarray(mean(after) - mean(column), np.float64)
-        measured.append(np.sqrt((moved**2).mean()) / 2.0**-power)
-        signs = [np.sign(np.asarray(g, np.float64)) for g in grads]
-        step = np.einsum("ebi,ei->eb", np.asarray(x, np.float64), signs[0]) + signs[1][:, None]
-        size = start.config.learning_rate * np.sqrt((step**2).mean())
-        predicted.append(size / 2.0**-power)
+        unit = 2.0**-power
+        grads = gradient(head, trunk, unit)
+        after, _ = optimiser.step(head, grads, optimiser.init(head))
+        moved = np.asarray(reward(after, trunk) - reward(head, trunk), np.float64)
+        measured.append(np.sqrt((moved**2).mean()) / unit)
+        sign, sign_bias = (np.sign(np.asarray(g)[..., 4]) for g in (grads.weight, grads.bias))
+        step = np.einsum("ebi,ei->eb", hidden, sign) + sign_bias[:, None]
+        predicted.append(start.config.learning_rate * np.sqrt((step**2).mean()) / unit)
     return Compared(2.0**-POWERS, np.array(predicted), np.array(measured))
 
 
@@ -339,21 +342,36 @@ def largest_of(count: int) -> float:
     )[0]  # fmt: skip
 
 
-def exploited_noise() -> Compared:
-    """T9: frozen reward noise of std s, exploited by a maximising policy, lifts Q by s c_n/(1 − γ).
+NOISE, DISCOUNT = 0.5, 0.9
 
-    Rewards are 0 and the next state is uniform, so that every Q above 0 is exploited noise.
+
+@functools.cache
+def lifted(count: int) -> tuple[float, float]:
+    """By how much frozen reward noise lifts Q: of the best of so many actions, and of any one.
+
+    Value iteration on the true rewards and on the noisy ones. True rewards and successors (four a
+    state, equally likely) depend on the state alone, so that actions differ by their noise alone.
     """
-    counts, spread, discount, states = np.array([1, 2, 4, 8, 16, 32]), 0.5, 0.9, 40_000
-    generator = np.random.default_rng(0)
-    measured = []
-    for count in counts:
-        best = (spread * generator.standard_normal((states, count))).max(axis=1).mean()
-        value = 0.0
-        for _ in range(400):
-            value = best + discount * value
-        measured.append(value)
-    predicted = [spread * largest_of(int(n)) / (1 - discount) for n in counts]
+    generator, states = np.random.default_rng(0), 20_000
+    true = generator.standard_normal((states, 1))
+    follows = generator.integers(states, size=(states, 4))
+
+    def solved(reward: np.ndarray) -> np.ndarray:
+        q = np.zeros_like(reward)
+        for _ in range(100):  # 0.9¹⁰⁰: what is left is 3e-5 of it
+            q = reward + DISCOUNT * q.max(axis=1)[follows].mean(axis=1)[:, None]
+        return q
+
+    known = solved(true)  # the same for all actions
+    error = solved(true + NOISE * generator.standard_normal((states, count))) - known
+    return float(error.max(axis=1).mean()), float(error.mean())
+
+
+def exploited_noise() -> Compared:
+    """T9: frozen reward noise of std s lifts Q of the action it recommends by s c_n/(1 − γ)."""
+    counts = np.array([1, 2, 4, 8, 16, 32])
+    predicted = [NOISE * largest_of(int(n)) / (1 - DISCOUNT) for n in counts]
+    measured = [lifted(int(n))[0] for n in counts]
     return Compared(counts, np.array(predicted), np.array(measured), np.zeros(len(counts)))
 
 
@@ -368,15 +386,7 @@ def target_variance(target: str) -> Compared:
     kappas = np.array([-0.9, -0.5, 0.0, 0.5, 0.9, 0.99])
     measured = []
     for kappa in kappas:
-        env, rows = make_env(f"probe/autocorrelation@{kappa:g}"), []
-        for episode in range(40):
-            obs = [env.reset(episode)]
-            truncated = False
-            while not truncated:
-                step = env.step(np.zeros(1, np.float32))
-                obs.append(step.obs)
-                truncated = step.truncated
-            rows.append(np.stack(obs)[:, 2:].astype(np.float64))
+        rows = _carrier(float(kappa))
         now, then = (np.concatenate([r[part] for r in rows]) for part in _STEPS)
         slope = 1.0
         if target == "innovation":
@@ -393,31 +403,57 @@ _STEPS = slice(None, -1), slice(1, None)
 """Each value of an episode, and the one after it."""
 
 
+@functools.cache
+def _carrier(kappa: float) -> list[np.ndarray]:
+    """40 episodes of the carrier's channels."""
+    env, rows = make_env(f"probe/autocorrelation@{kappa:g}"), []
+    for episode in range(40):
+        obs = [env.reset(episode)]
+        truncated = False
+        while not truncated:
+            step = env.step(np.zeros(1, np.float32))
+            obs.append(step.obs)
+            truncated = step.truncated
+        rows.append(np.stack(obs)[:, 2:].astype(np.float64))
+    return rows
+
+
 KAPPA = 0.95
 
 
 def decayed_slope(target: str) -> Compared:
     """What weight decay makes of s′ = κ s + noise, as the coefficient of s in the prediction.
 
-    Ridge with λ in units of Var(s): T11 direct κ/(1 + λ), residual 1 − (1 − κ)/(1 + λ), T13
-    innovation κ. At λ = 0 all predict the same, whatever the data: least squares does not care
-    which target it is given.
+    Predicted, with λ in units of Var(s): T11 direct κ/(1 + λ), residual 1 − (1 − κ)/(1 + λ), T13
+    innovation κ. Measured: the least squares problem with decay, solved on 20,000 steps of a
+    channel of std 3 around 5. At λ = 0 all predict the same, whatever the data: least squares does
+    not care which target it is given.
     """
     generator = np.random.default_rng(0)
-    s = np.empty(20_000)
-    s[0] = 0.0
+    s = np.zeros(20_000)
     noise = math.sqrt(1 - KAPPA**2) * generator.standard_normal(len(s))
     for t in range(1, len(s)):
         s[t] = KAPPA * s[t - 1] + noise[t]
-    now, then = s[:-1] - s[:-1].mean(), s[1:] - s[1:].mean()
+    s = 5 + 3 * s
+    now, then = s[:-1], s[1:]
     decays = np.array([0.0, 0.01, 0.1, 1.0, 10.0, 100.0])
-    first, then_half = now[: len(now) // 2], then[: len(now) // 2]  # κ as a first refit finds it
-    base = {"direct": 0.0, "residual": 1.0, "innovation": first @ then_half / (first @ first)}
+    half = len(now) // 2  # κ as a first refit finds it
+    carried = {"direct": 0.0, "residual": 1.0, "innovation": decayed(now[:half], then[:half], 0.0)}
+    measured = [
+        carried[target] + decayed(now, then - carried[target] * now, decay) for decay in decays
+    ]
     known = {"direct": 0.0, "residual": 1.0, "innovation": KAPPA}[target]
-    slope = (now @ (then - base[target] * now)) / (now @ now)
-    return Compared(
-        decays, known + (KAPPA - known) / (1 + decays), base[target] + slope / (1 + decays)
-    )
+    return Compared(decays, known + (KAPPA - known) / (1 + decays), np.array(measured))
+
+
+def decayed(x: np.ndarray, target: np.ndarray, decay: float) -> float:
+    """The slope w that minimises mean (t − w x − b)² + λ Var(x) w²; the intercept b is free.
+
+    Decay is one more row for least squares, which asks for w = 0.
+    """
+    rows = np.append(np.stack([x, np.ones_like(x)], axis=1), [[0.0, 0.0]], axis=0)
+    rows[-1, 0] = math.sqrt(decay * len(x)) * x.std()
+    return float(np.linalg.lstsq(rows, np.append(target, 0.0), rcond=None)[0][0])
 
 
 EQUATIONS: dict[str, Callable[[], Compared]] = {

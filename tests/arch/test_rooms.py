@@ -15,9 +15,6 @@ LINES = 300
 LONGER = {
     "config/fields.py": (350, "every field of a run, with its meaning beside it"),
     "store/metrics.py": (450, "one table: every metric, one after another"),
-    # Waiting to be split; remove the line with the split.
-    "dynamics/fit.py": (400, "the compiled refit and the report on held-out rows"),
-    "training/loop.py": (400, "the loop and what it writes"),
 }
 SIMULATORS = {"gymnasium", "dm_control", "mujoco"}
 UNSAFE_MODULES = {

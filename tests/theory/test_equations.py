@@ -12,6 +12,7 @@ import pytest
 from ftfl.config import DynamicsConfig
 from ftfl.dynamics.ensemble import Gaussian, nll
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = {
     "loss-share": 1e-4, "gradient-share": 1e-3, "adam-step": 1e-3, "adam-drift": 0.05,
@@ -137,6 +138,15 @@ def test_an_innovation_is_never_the_larger_target(compared):
     found = compared("innovation-variance")
     assert (found.measured <= 1.02 * found.usual).all()
     assert found.measured[1] < 0.8 < 1.0  # κ = −½, where the change has three times the variance
+
+
+def test_noise_lifts_any_action_by_what_follows_it_alone(compared):
+    """§2.2: γ times as much as the action that the critic recommends."""
+    found = compared("exploited-noise")
+    best, any_one = EQUATIONS.lifted(8)
+    assert best == found.measured[3]
+    assert any_one == pytest.approx(EQUATIONS.DISCOUNT * best, rel=0.01)
+    assert any_one == pytest.approx(EQUATIONS.DISCOUNT * found.predicted[3], rel=0.03)
 
 
 def test_every_equation_has_its_figure_and_stands_on_the_page():

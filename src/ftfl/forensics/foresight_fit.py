@@ -25,8 +25,8 @@ UNLEARNED = 0.5
 RULE = (
     f"median R² of drawn rewards below {UNLEARNED} after {UPDATES} updates on these transitions. On"
     " probes this found every failure of mbpo and ftfl on dials that no rule was made on, with one"
-    " false alarm in 22 for ftfl and eight in 18 for mbpo (docs/taxonomy.md); on larger tasks it is"
-    " a hypothesis"
+    " false alarm in 22 for ftfl and eight in 18 for mbpo; that only the reward counts was settled"
+    " when most of these fits were known (docs/taxonomy.md); on larger tasks it is a hypothesis"
 )
 
 

@@ -7,41 +7,34 @@ the same loop serves a seed alone and seeds in lockstep.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import jax
 import numpy as np
 
 from ftfl.config import Config
 from ftfl.envs.guard import EnvFault
 from ftfl.envs.spec import Environment
-from ftfl.errors import FtflError, Stopped
+from ftfl.errors import FtflError
 from ftfl.sinks.base import Sink
-from ftfl.store.checkpoint import CheckpointStore, set_aside_after
-from ftfl.store.files import DiskError
 from ftfl.store.rundir import RunDir
-from ftfl.training import records, saving, updates
+from ftfl.training import records
 from ftfl.training import state as run_state
 from ftfl.training.alarms import fatal, report
 from ftfl.training.episodes import Episodes
 from ftfl.training.evaluate import evaluation
 from ftfl.training.faults import Diverged, EnvironmentLost, Faults
+from ftfl.training.keeping import Keeper
 from ftfl.training.learn import Learner, make_learner
 from ftfl.training.logged import insert_logged, load_logged
+from ftfl.training.owed import Owed
 from ftfl.training.progress import Progress
 from ftfl.training.recorder import Recorder
 from ftfl.training.seat import Alone, Request, Seat, Work, asking, do
 from ftfl.training.signals import StopRequest
 from ftfl.training.state import RunState
 from ftfl.types import Transition
-
-_MOST_OWED = 10_000
-_MOST_ROLLBACKS = 3
-_ROLLBACK = 1 << 30  # a stream of its own, far from those of state.Stream
 
 
 class Loop:
@@ -67,25 +60,16 @@ class Loop:
         self.config, self.env, self.eval_env, self.run_dir = config, env, eval_env, run_dir
         self.stop = stop or StopRequest()
         learner = make_learner(config, env.spec)
-        self.progress = Progress()
-        self.found = saving.find(run_dir)
-        if self.found is None:
-            logged = None
-            if config.init_replay is not None:
-                logged = load_logged(Path(config.init_replay), env.spec)
-            rows = 0 if logged is None else len(logged.reward)
-            state = run_state.init(config, env.spec, rows)
-            if logged is not None:
-                state = insert_logged(state, self.progress, logged)
-            self.store = CheckpointStore(run_dir.checkpoints_path)
+        self.keeper = Keeper(config, run_dir, env.spec)
+        if self.keeper.found is None:
+            state, self.progress = _at_the_start(config, env)
         else:
-            state = self._go_back_to(self.found)
+            state, self.progress = self.keeper.return_to(self.keeper.found)
         self.seat: Seat = Alone(learner, state)
         self.recorder = Recorder(config, run_dir, sinks, self.progress)
         self.faults = Faults(config, run_dir, self.recorder)
         self.episodes = Episodes(config, env, self.recorder, self.faults)
-        self.metrics: dict[str, Any] = dict(self.progress.metrics)  # device values, newest
-        self._saved_at = -1 if self.found is None else self.progress.env_steps
+        self.owed = Owed(config, self.recorder, self._updates_done)
 
     @property
     def state(self) -> RunState:
@@ -113,8 +97,9 @@ class Loop:
         with self.recorder:
             self.recorder.status("starting")
             self.recorder.take_over(self.progress)
-            if self.found is not None and self.found.damage:
-                self._say("damage", f"passed over a damaged checkpoint: {self.found.damage[0]}")
+            found = self.keeper.found
+            if found is not None and found.damage:
+                self._say("damage", f"passed over a damaged checkpoint: {found.damage[0]}")
             # Compiled before the first reset: a machine must not wait for it in mid-episode.
             yield Request("act", np.zeros(self.env.spec.obs_dim, np.float32))
             self._checkpoint()
@@ -125,7 +110,7 @@ class Loop:
                 with contextlib.suppress(Diverged):
                     self._checkpoint()
                 raise
-            self._finish()
+            self.keeper.finish(self.recorder)
 
     def _train(self) -> Work[None]:
         obs = self.episodes.resume()
@@ -156,14 +141,14 @@ class Loop:
                 self.episodes.end()
         last = progress.env_steps == config.steps
         if ended or last or not config.update_between_episodes:
-            yield from self._learn_owed()
+            yield from self.owed.learn()
             yield from self._do_due()
         return self.episodes.reset() if ended and not last else obs
 
     def _step(self, obs: np.ndarray) -> Work[tuple[np.ndarray, bool]]:
         """Act once, keep what came of it; the next observation, and whether the episode ended."""
         config, progress, clock = self.config, self.progress, self.recorder.clock
-        yield from self._reset_agent_when_due()
+        yield from self.owed.reset_agent_when_due()
         warming = progress.env_steps < config.warmup_steps
         chosen = yield Request("explore") if warming else Request("act", obs)
         action = np.asarray(chosen)
@@ -180,69 +165,14 @@ class Loop:
         progress.episode_return += result.reward
         progress.obs = result.obs
         progress.rewards.add(result.reward)
-        if progress.env_steps >= config.warmup_steps and self._enough_rows():
-            progress.owed.append(self._refit_due())
-            if len(progress.owed) > _MOST_OWED:
-                raise EnvironmentLost(
-                    f"no episode has ended in {_MOST_OWED} steps, and update_between_episodes"
-                    " learns only then: give the environment a time limit."
-                )
+        self.owed.add()
         self.recorder.status("warming up" if warming else "training", lazily=True)
         return result.obs, result.terminated or result.truncated
 
-    # Learning.
-
-    def _enough_rows(self) -> bool:
-        """A model needs a held-out row and one to train on, twice."""
-        model = self.config.dynamics
-        return model is None or self.progress.rows >= 2 * model.holdout_every
-
-    def _refit_due(self) -> bool:
-        if self.config.dynamics is None:
-            return False
-        since = self.progress.env_steps - self.config.warmup_steps
-        due = since % self.config.dynamics.train_every == 0 or not self.progress.fitted
-        self.progress.fitted = True
-        return due
-
-    def _learn_owed(self) -> Work[None]:
-        progress = self.progress
-        for refit in progress.owed:
-            yield from self._reset_agent_when_due()
-            if refit:
-                yield from self._fit()
-            metrics = yield Request("learn")
-            if "rollout/rows_count" in metrics and self._skipped_rollouts():
-                metrics = {k: v for k, v in metrics.items() if not k.startswith("rollout/")}
-            progress.learn_steps += 1
-            progress.updates = updates.counted(progress.updates, self._updates_done, self.config)
-            self.metrics |= metrics
-        progress.owed.clear()
+    # What is due now and then.
 
     def _updates_done(self) -> Any:
         return self.seat.look(lambda state: state.agent.updates)
-
-    def _skipped_rollouts(self) -> bool:
-        rollouts = self.config.rollouts
-        return rollouts is not None and self.progress.learn_steps % rollouts.every != 0
-
-    def _fit(self) -> Work[None]:
-        clock = self.recorder.clock
-        clock.lap("learn")
-        start = time.perf_counter()
-        metrics = yield Request("fit")
-        jax.block_until_ready(metrics)
-        self.metrics |= metrics | {"model/fit_seconds": time.perf_counter() - start}
-        clock.lap("fit")
-
-    def _reset_agent_when_due(self) -> Work[None]:
-        """Just before the agent is used again: what is evaluated and kept has learned."""
-        every, progress = self.config.sac.reset_every_updates, self.progress
-        if every and progress.updates // every > progress.agent_resets:
-            yield Request("reset_agent")
-            progress.agent_resets += 1
-
-    # What is due now and then.
 
     def _note_due(self) -> None:
         steps, config = self.progress.env_steps, self.config
@@ -278,7 +208,7 @@ class Loop:
             self._say("termination", f"termination function wrong on {wrong} real steps")
         # Rewards are reported in the task's own unit: the dial is turned back.
         unit = self.config.task.reward_unit
-        self.recorder.log(records.training(self.metrics, self.progress, wrong, unit))
+        self.recorder.log(records.training(self.owed.metrics, self.progress, wrong, unit))
 
     def _evaluate(self) -> Work[None]:
         clock, config = self.recorder.clock, self.config
@@ -301,50 +231,17 @@ class Loop:
 
     def _checkpoint(self) -> None:
         progress = self.progress
-        if self._saved_at == progress.env_steps:
+        if self.keeper.saved_at == progress.env_steps:
             return
         self._require_sane()
-        progress.metrics = {k: float(v) for k, v in self.metrics.items()}
-        self.recorder.book_seconds()
-        try:
-            self.recorder.sync()
-            saving.save(self.store, self.state, progress)
-        except DiskError as error:
-            if self.store.last_step == progress.env_steps:
-                self._saved_at = progress.env_steps  # saved; only older ones could not be deleted
-            if self.config.on_full_disk == "stop":
-                raise
-            last = f"step {self._saved_at}" if self._saved_at >= 0 else "none"
-            self._say("checkpoint", f"{error} The last one kept: {last}; training goes on.")
-            return
-        self._saved_at = progress.env_steps
-        self.recorder.notices.pop("checkpoint", None)
+        progress.metrics = {k: float(v) for k, v in self.owed.metrics.items()}
+        self.keeper.save(self.state, progress, self.recorder)
 
     def _leave_if_asked(self) -> None:
         reason = self.stop.reason
-        if reason is None:
-            return
-        self._checkpoint()
-        step = self.progress.env_steps
-        if self._saved_at != step:
-            raise FtflError(
-                f"stopped by {reason} at step {step}, which could not be saved:"
-                f" {self.recorder.notices['checkpoint']}"
-            )
-        self._say("stop", f"stopped by {reason} and saved at step {step}")
-        self.recorder.status("stopped")
-        raise Stopped(
-            f"stopped by {reason} and saved at step {step}: go on with"
-            f" `ftfl resume {self.run_dir.path}`."
-        )
-
-    def _finish(self) -> None:
-        if self._saved_at != self.progress.env_steps:
-            raise FtflError(
-                "the run is at its end, but its last checkpoint could not be written:"
-                f" {self.recorder.notices['checkpoint']}"
-            )
-        self.recorder.status("done")
+        if reason is not None:
+            self._checkpoint()
+            self.keeper.leave(reason, self.recorder)
 
     def _require_sane(self) -> None:
         """Refuse to go on, or to save, once a loss or a parameter is no longer finite."""
@@ -358,41 +255,24 @@ class Loop:
 
     def _roll_back(self, reason: Diverged) -> np.ndarray:
         """Go on from the last good checkpoint with fresh randomness, or give up."""
-        failed_at, count = self.progress.env_steps, self.progress.rollbacks + 1
-        kept = f"the last good checkpoint is at step {self._saved_at}"
-        if self.config.on_divergence != "roll_back":
-            raise FtflError(f"{reason} Stopped at step {failed_at}; {kept}.") from reason
-        if count > _MOST_ROLLBACKS:
-            raise FtflError(
-                f"{reason} It came back {_MOST_ROLLBACKS} times after rolling back; {kept}."
-            ) from reason
-        while True:
-            found = saving.find(self.run_dir)
-            if found is None:
-                raise FtflError(f"{reason} There is no checkpoint to roll back to.") from reason
-            state = self._go_back_to(found)
-            if not fatal(state.alarms):
-                break
-            # Saved while `continue` was the policy: not what to go back to.
-            set_aside_after(self.run_dir.checkpoints_path, self.progress.env_steps - 1)
-        key = jax.random.fold_in(state.key, _ROLLBACK + count)
-        self.seat.state = dataclasses.replace(state, key=key)
-        self.progress.rollbacks = count
-        self.metrics = dict(self.progress.metrics)
-        self._saved_at = self.progress.env_steps
+        failed_at = self.progress.env_steps
+        self.seat.state, self.progress = self.keeper.roll_back(reason, self.progress)
         self.recorder.take_over(self.progress)
-        event = {"event": "rolled back", "from": failed_at, "to": self._saved_at}
-        self.run_dir.append_history(event | {"reason": str(reason)})
-        self._say("divergence", f"rolled back from step {failed_at} to {self._saved_at}: {reason}")
+        self.owed.take_over()
+        back_at = self.progress.env_steps
+        self._say("divergence", f"rolled back from step {failed_at} to {back_at}: {reason}")
         self.episodes.abandon()
         return self.episodes.reset()
 
     def _say(self, about: str, sentence: str) -> None:
         self.recorder.notices[about] = sentence
 
-    def _go_back_to(self, found: saving.Found) -> RunState:
-        checkpoint = found.checkpoint
-        state, self.progress = saving.load(checkpoint, self.config, self.env.spec)
-        set_aside_after(self.run_dir.checkpoints_path, checkpoint.step)
-        self.store = CheckpointStore(self.run_dir.checkpoints_path, checkpoint)
-        return state
+
+def _at_the_start(config: Config, env: Environment) -> tuple[RunState, Progress]:
+    """A run that has not done anything; what was logged elsewhere is its replay already."""
+    progress = Progress()
+    if config.init_replay is None:
+        return run_state.init(config, env.spec, 0), progress
+    logged = load_logged(Path(config.init_replay), env.spec)
+    state = run_state.init(config, env.spec, len(logged.reward))
+    return insert_logged(state, progress, logged), progress

@@ -9,9 +9,10 @@ from ftfl.forensics.evidence import Finding
 DECIDES, COSTLY = 0.5, 0.1
 ELITES_RULE = (
     "one output makes more than half of the spread between members' holdout scores, and the elites"
-    " are at least 10 % worse than chance in the others: that one output decides is usual in sound"
-    " runs (7 of 7 looked at) and costs nothing where good members are good at everything; the 10 %"
-    " are a convention"
+    " are at least 10 % worse than chance in the others: that one output decides is usual (21 of 27"
+    " probe runs that learned, 30 of 33 that failed: benchmarks/taxonomy/results/examined.jsonl)"
+    " and costs nothing where good members are good at everything; the 10 % are a convention, met"
+    " in 5 of the 27 and 7 of the 33"
 )
 
 
