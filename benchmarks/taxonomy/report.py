@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ftfl.forensics.foresight import recommend
+from ftfl.forensics.foresight import Recommendation, recommend
+from ftfl.forensics.foresight_fit import overrule
 
 HERE = Path(__file__).parent
 BENCHMARKS = HERE.parent
@@ -143,6 +144,42 @@ def predictors(cell: str) -> dict[str, Predictor]:
             badly_fitted(cell, of=("reward", "state_use")),
         **SIMPLE,
     }  # fmt: skip
+
+
+def recommended_with_fit(line: Row) -> str | None:
+    """What `ftfl diagnose --fit` recommends."""
+    before = recommended(line)
+    if before is None:
+        return None
+    middle = {cell: told["reward"] for cell, told in FITS[place_of(line)].items()}
+    return overrule(Recommendation(before, ""), middle).preset
+
+
+def starts(probes: list[Row], runs: dict, worst: float) -> str:
+    """What becomes of an agent that starts with a recommended preset, or with one of our own."""
+    picks: dict[str, Callable[[Row], str | None]] = {
+        "`ftfl diagnose`": recommended,
+        "`ftfl diagnose --fit`": recommended_with_fit,
+        **{f"{cell} everywhere": lambda line, cell=cell: cell for cell in (*CELLS, "sac")},
+    }
+    after = [r for r in probes if r["task"].removeprefix("probe/").startswith(AFTER)]
+    rows = []
+    for name, pick in picks.items():
+        entry = [name]
+        for some in (probes, after):
+            told: dict[str, int] = defaultdict(int)
+            for line in some:
+                ends, preset = outcomes(runs[place_of(line)], worst), pick(line)
+                learns = any(not ends[cell] for cell in CELLS)
+                if preset == "sac":
+                    told["gives up" if learns else "spares"] += 1
+                elif preset is not None:
+                    told["fails" if ends[preset] else "learns"] += 1
+            entry += [str(told[what]) for what in ("learns", "spares", "fails", "gives up")]
+        rows.append(entry)
+    ends = ("it learns", "it is sac, and all four cells fail", "**it fails**",
+            "**it is sac, and some cell learns**")  # fmt: skip
+    return table(["start with", *ends, *(f"{end} (trained after)" for end in ends)], rows)
 
 
 def calibration(lines: list[Row], runs: dict, worst: float) -> str:
@@ -336,6 +373,10 @@ def main() -> None:
         f" {FAILS:g} times what SAC's worst seed does ({worst:.2f}). A case is a level of a dial."
         f" {INTERVALS} Levels of one dial resemble each other, so in truth they are wider.",
         calibration(lines, runs, worst),
+        "And what one starts with, at the same levels; on the right those"
+        f" {sum(r['task'].removeprefix('probe/').startswith(AFTER) for r in probes)} that were"
+        " trained after the short fit's rule was committed:",
+        starts(probes, runs, worst),
         text("VERDICT.md"),
         "## How often an autopsy is right",
         "Runs one by one, which fail below the same return. What is marked (info) is not told as a"

@@ -56,7 +56,7 @@ def with_fit(found: Foresight, fit: Attribution) -> Foresight:
         if every
         else "a preset that is not named here",
     )
-    return Foresight(by_severity([*found.findings, finding]), _recommend(found.recommended, middle))
+    return Foresight(by_severity([*found.findings, finding]), overrule(found.recommended, middle))
 
 
 def numbers(fit: Attribution) -> dict[str, Any]:
@@ -77,7 +77,13 @@ def _over_seeds(values: np.ndarray) -> Estimate:
     return dataclasses.replace(mean_estimate(values), method="Student-t over seeds of the fit")
 
 
-def _recommend(before: Recommendation, middle: Mapping[str, float]) -> Recommendation:
+def overrule(before: Recommendation, middle: Mapping[str, float]) -> Recommendation:
+    """What a fit leaves of a recommendation, or puts in its place.
+
+    Args:
+        before: what the structure alone suggests.
+        middle: by cell, the median R² of drawn rewards.
+    """
     cells = {preset: cell for cell, preset in PRESETS.items()}
     if before.preset not in cells or middle[cells[before.preset]] >= UNLEARNED:
         return before
