@@ -452,7 +452,7 @@ def decayed(x: np.ndarray, target: np.ndarray, decay: float) -> float:
     Decay is one more row for least squares, which asks for w = 0.
     """
     rows = np.append(np.stack([x, np.ones_like(x)], axis=1), [[0.0, 0.0]], axis=0)
-    rows[-1, 0] = math.sqrt(decay * len(x))
+    rows[-1, 0] = math.sqrt(decay * len(x)) * x.std()
     return float(np.linalg.lstsq(rows, np.append(target, 0.0), rcond=None)[0][0])
 
 
