@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ftfl import presets, sac
+from ftfl.dynamics import ensemble as ens
 from ftfl.dynamics import fit as fitting
 from ftfl.dynamics import predict
 from ftfl.forensics.rows import ring_of
+from ftfl.replay import take
 from ftfl.types import Transition
 
 HOLDOUT = 7
@@ -76,6 +78,17 @@ def untrained(rows, config):
     """A model that was never fitted, and the replay of these rows."""
     sizes = rows.obs.shape[1], rows.action.shape[1]
     return predict.init(jax.random.key(0), *sizes, config), ring_of(rows)
+
+
+def trained_on(ring, split):
+    """The rows that ``split`` leaves to training."""
+    return take(ring, split.train_slot(jnp.arange(int(split.train_count(ring)))))
+
+
+def likelihood(net, x, z):
+    """(E, D): what a member pays for an output, (z − μ)² e^{−ℓ} + ℓ over these rows and outputs."""
+    mean, logvar = ens.forward(net, x, jnp.zeros(z.shape[1]))
+    return jnp.mean((z[None] - mean) ** 2 * jnp.exp(-logvar) + logvar, axis=1) / z.shape[1]
 
 
 def heteroscedastic(rows, seed=0):

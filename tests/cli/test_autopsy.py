@@ -18,6 +18,7 @@ from ftfl.cli import autopsy as cli
 from ftfl.forensics import autopsy, examination, registry
 from ftfl.forensics.audit import Plan
 from ftfl.forensics.instruments.forks import REAL_ALONE, ForkArm, PairedForks
+from ftfl.store.rundir import RunDir
 from helpers import tiny
 from known import saved
 
@@ -213,9 +214,11 @@ def test_a_damaged_run_is_named_and_the_others_are_examined(runs, tmp_path):
     content = json.loads(out)
     assert len(content["runs"]) == 1
     assert "none of the 2 checkpoints" in content["failed"][str(bad)]
+    RunDir(bad).metrics_path.touch()
     status, out, err = call("autopsy", bad)
     assert (status, out) == (2, "")
     assert err.splitlines()[-1].startswith("ftfl: none of the 2 checkpoints")
+    assert f"What training logged is there: `ftfl report {bad}`" in err
 
 
 def test_too_few_episodes_is_a_sentence_and_what_can_be_measured_is(tmp_path):

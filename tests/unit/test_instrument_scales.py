@@ -3,19 +3,32 @@
 import dataclasses
 import math
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from ftfl.dynamics import ensemble as ens
 from ftfl.errors import FtflError
 from ftfl.forensics.instruments.elites import elite_cost, elite_shares
 from ftfl.forensics.instruments.scales import target_scales
 from ftfl.forensics.instruments.shares import fresh, reward_shares
 from ftfl.forensics.instruments.table import target_table
 from ftfl.forensics.rows import episodes, held_apart, in_order, ring_of
+from ftfl.nets import Optimiser
 from ftfl.replay import Split, empty, insert
-from known_cases import HOLDOUT, autoregressive, fitted, linear, model, untrained
+from known_cases import (
+    HOLDOUT,
+    autoregressive,
+    fitted,
+    likelihood,
+    linear,
+    model,
+    trained_on,
+    untrained,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 SPLIT = Split(5, jnp.uint32(HOLDOUT))
@@ -63,6 +76,84 @@ def test_unit_scale_gives_every_output_an_equal_share():
     assert share("loss") == pytest.approx(1 / 5, rel=0.15)
     for name in ("mean_gradient", "signal_gradient"):
         assert share(name) == pytest.approx(5**-0.5, rel=0.25)
+
+
+def divided(net, own):
+    """The same network, in which the first ``own`` units of both layers serve the reward alone."""
+    _, second, last = net.trunks[0].layers
+    of_reward = np.arange(second.bias.shape[1]) < own
+    outputs = last.bias.shape[1] // 2  # means, then log-variances
+    is_reward = np.arange(2 * outputs) % outputs == outputs - 1
+    return eqx.tree_at(
+        lambda n: (n.trunks[0].layers[1].weight, n.trunks[0].layers[2].weight),
+        net,
+        (
+            second.weight * (of_reward[:, None] == of_reward).astype(np.float32)[None],
+            last.weight * (of_reward[:, None] == is_reward).astype(np.float32)[None],
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def apart(quick_compiles):
+    """A quarter of the shared weights is the reward's, the rest the channels': model and ring."""
+    rows = linear(1_000, (20, 1, 1, 1), 2.0**-14, noise=0.1)
+    state, ring = untrained(rows, model())
+    state = dataclasses.replace(state, ensemble=divided(state.ensemble, own=8))
+    rows = trained_on(ring, SPLIT)
+    x = jnp.concatenate([rows.obs, rows.action], axis=1)
+    z = jnp.concatenate([rows.next_obs - rows.obs, rows.reward[:, None]], axis=1)
+    grads = jax.jit(jax.grad(lambda net: likelihood(net, x, z).sum()))(state.ensemble)
+    return state, ring, grads
+
+
+def test_adams_first_step_is_shared_by_weights_whatever_the_rewards_size(apart):
+    """It is ± the learning rate for each weight: a quarter of the weights is half of its length."""
+    state, ring, grads = apart
+    found = reward_shares(state, ring, SPLIT, model())
+    np.testing.assert_allclose([found.adam_step.low, found.adam_step.high], 0.5, rtol=1e-3)
+    assert found.gradient.value < 0.01
+    # The optimiser itself moves them so.
+    after, _ = Optimiser(model().learning_rate).step(state.ensemble, grads, state.optimiser)
+    moved = jax.tree.map(lambda new, old: np.asarray(new - old), after, state.ensemble)
+    steps = [leaf for layer in moved.trunks[0].layers[:2] for leaf in (layer.weight, layer.bias)]
+    mine, whole = (sum((s[..., :end] ** 2).sum() for s in steps) for end in (8, None))
+    assert np.sqrt(mine / whole) == pytest.approx(0.5, rel=1e-3)
+
+
+def test_adams_step_divides_by_what_it_remembers(apart):
+    state, ring, grads = apart
+
+    def shares(nu):
+        optimiser = optax.tree_utils.tree_set(state.optimiser, nu=nu)
+        return reward_shares(dataclasses.replace(state, optimiser=optimiser), ring, SPLIT, model())
+
+    # ν = 3 g²/999 at the reward's weights: 0.999 ν + 0.001 g² is 4 times 0.001 g², its step a half.
+    of_reward = [jnp.arange(g.shape[-1]) < 8 for g in jax.tree.leaves(grads)]
+    squares = [
+        (3 / 999) * g**2 * mine for g, mine in zip(jax.tree.leaves(grads), of_reward, strict=True)
+    ]
+    halved = shares(jax.tree.unflatten(jax.tree.structure(grads), squares))
+    assert halved.adam_step.value == pytest.approx((0.25 / 3.25) ** 0.5, rel=1e-3)
+    # One memory for all weights, beside which this gradient is nothing, leaves the gradient's share.
+    alike = shares(jax.tree.map(lambda g: jnp.full_like(g, 1e6), grads))
+    assert alike.adam_step.value == pytest.approx(alike.gradient.value, rel=1e-3)
+
+
+def test_one_update_moves_a_mean_by_the_signs_of_its_gradient():
+    """Rows that are all alike: the first step is ± the learning rate in every weight."""
+    config = model()
+    rows = jax.tree.map(lambda x: np.repeat(x[:1], 1_000, axis=0), linear(1_000, (1,) * 4, 1.0))
+    state, ring = untrained(rows, config)  # in units of 1
+    found = reward_shares(state, ring, SPLIT, config)
+    x = jnp.concatenate([rows.obs[:1], rows.action[:1]], axis=1)
+    z = jnp.concatenate([rows.next_obs[:1] - rows.obs[:1], rows.reward[:1, None]], axis=1)
+    grads = jax.jit(jax.grad(lambda net: likelihood(net, x, z).sum()))(state.ensemble)
+    moved = jax.tree.map(lambda w, g: w - config.learning_rate * jnp.sign(g), state.ensemble, grads)
+    before, after = (
+        ens.forward(net, x, jnp.zeros(5)).mean[:, 0] for net in (state.ensemble, moved)
+    )
+    np.testing.assert_allclose(found.step_over_std, np.abs(after - before), rtol=1e-3)
 
 
 def test_the_table_knows_sizes_and_autocorrelation():
@@ -149,6 +240,28 @@ def test_the_largest_channel_decides_elites_and_meets_the_cap(dialled):
     assert dialled.near_cap[0] > 0.9
     assert dialled.held_out_rms[0] > dialled.cap_std[0]
     assert "uncertainty-capped" in {f.name for f in dialled.findings()}
+
+
+def test_nearness_to_a_bound_is_counted_output_by_output_over_members(quick_compiles):
+    """Log-variances set a hundredth of a nat on either side of ln 2 from floor and cap."""
+    config = model()
+    state, ring = untrained(linear(1_000, (20, 1, 1, 1), 2.0**-14, noise=0.1), config)
+    low, high, inside, outside = -10.0, 0.5, math.log(2) - 0.01, math.log(2) + 0.01
+    logvar = np.tile([low + inside, 0.0, low + outside, high - inside, low + inside], (4, 1))
+    logvar[:, 1] = [low + inside, low + outside, high - inside, high - outside]
+    raw = ens.unbound(jnp.asarray(logvar, jnp.float32), low, high)
+    head = state.ensemble.trunks[0].layers[-1]
+    told = eqx.tree_at(
+        lambda e: (e.trunks[0].layers[-1].weight, e.trunks[0].layers[-1].bias),
+        state.ensemble,
+        (head.weight.at[..., 5:].set(0.0), head.bias.at[:, 5:].set(raw)),
+    )
+    state = dataclasses.replace(state, ensemble=told)
+    found = target_scales(state, ring, HOLDOUT, jax.random.key(0), config)
+    np.testing.assert_array_equal(found.near_floor, [1, 0.25, 0, 0, 1])
+    np.testing.assert_array_equal(found.near_cap, [0, 0.25, 0, 1, 0])
+    (floored,) = [f for f in found.findings() if f.name == "reward-below-floor"]
+    assert floored.numbers["near_floor_share"] == 1
 
 
 @pytest.mark.parametrize(("cost", "found"), [(0.2, True), (0.05, False), (-0.1, False)])

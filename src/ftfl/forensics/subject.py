@@ -185,9 +185,13 @@ def _checkpoint(run: RunDir, step: int | None) -> tuple[Checkpoint, tuple[str, .
         before = list_checkpoints(run.checkpoints_path)
         try:
             return _load(run, step, before)
-        except FtflError:
+        except FtflError as error:
             if left == 0 or list_checkpoints(run.checkpoints_path) == before:
-                raise
+                if not (before and step is None and run.metrics_path.exists()):
+                    raise
+                raise FtflError(
+                    f"{error} What training logged is there: `ftfl report {run.path}` shows it."
+                ) from error
     raise AssertionError("unreachable")
 
 
