@@ -129,13 +129,12 @@ def test_adams_step_divides_by_what_it_remembers(apart):
         return reward_shares(dataclasses.replace(state, optimiser=optimiser), ring, SPLIT, model())
 
     # ν = 3 g²/999 at the reward's weights: 0.999 ν + 0.001 g² is 4 times 0.001 g², its step a half.
-    of_reward = [jnp.arange(g.shape[-1]) < 8 for g in jax.tree.leaves(grads)]
-    squares = [
-        (3 / 999) * g**2 * mine for g, mine in zip(jax.tree.leaves(grads), of_reward, strict=True)
-    ]
-    halved = shares(jax.tree.unflatten(jax.tree.structure(grads), squares))
+    def before(g):
+        return jnp.where(jnp.broadcast_to(jnp.arange(g.shape[-1]) < 8, g.shape), 3 / 999 * g**2, 0)
+
+    halved = shares(jax.tree.map(before, grads))
     assert halved.adam_step.value == pytest.approx((0.25 / 3.25) ** 0.5, rel=1e-3)
-    # One memory for all weights, beside which this gradient is nothing, leaves the gradient's share.
+    # One memory for all, beside which this gradient is nothing, leaves the gradient's share.
     alike = shares(jax.tree.map(lambda g: jnp.full_like(g, 1e6), grads))
     assert alike.adam_step.value == pytest.approx(alike.gradient.value, rel=1e-3)
 
@@ -148,7 +147,13 @@ def test_one_update_moves_a_mean_by_the_signs_of_its_gradient():
     found = reward_shares(state, ring, SPLIT, config)
     x = jnp.concatenate([rows.obs[:1], rows.action[:1]], axis=1)
     z = jnp.concatenate([rows.next_obs[:1] - rows.obs[:1], rows.reward[:1, None]], axis=1)
-    grads = jax.jit(jax.grad(lambda net: likelihood(net, x, z).sum()))(state.ensemble)
+
+    def loss(net):
+        layers = zip(config.weight_decay, net.trunks[0].layers, strict=True)
+        decay = sum(0.5 * rate * jnp.sum(layer.weight**2) for rate, layer in layers)
+        return likelihood(net, x, z).sum() + decay
+
+    grads = jax.jit(jax.grad(loss))(state.ensemble)
     moved = jax.tree.map(lambda w, g: w - config.learning_rate * jnp.sign(g), state.ensemble, grads)
     before, after = (
         ens.forward(net, x, jnp.zeros(5)).mean[:, 0] for net in (state.ensemble, moved)
@@ -261,7 +266,7 @@ def test_nearness_to_a_bound_is_counted_output_by_output_over_members(quick_comp
     np.testing.assert_array_equal(found.near_floor, [1, 0.25, 0, 0, 1])
     np.testing.assert_array_equal(found.near_cap, [0, 0.25, 0, 1, 0])
     (floored,) = [f for f in found.findings() if f.name == "reward-below-floor"]
-    assert floored.numbers["near_floor_share"] == 1
+    assert floored.evidence["near_floor_share"] == 1
 
 
 @pytest.mark.parametrize(("cost", "found"), [(0.2, True), (0.05, False), (-0.1, False)])
