@@ -17,23 +17,19 @@ LARGE = 10.0
 DORMANT_RULE = (
     "a quarter more dormant units than a fresh critic on the same rows: 27 probe runs that learned"
     " had 0.01 to 0.13 more, 33 that failed 0 to 0.36, seven of these above a quarter"
-    " (benchmarks/taxonomy/results/examined.jsonl). It was set on a first look at tiny critics"
-    " whose results were not kept (0.3 to 0.5 driven to failure, up to 0.2 sound)"
+    " (benchmarks/taxonomy/results/examined.jsonl); where the number comes from: docs/autopsy.md"
 )
 RANK_RULE = (
     "fewer than a third of a fresh critic's effective features; a weak sign, and a convention: 27"
     " probe runs that learned had 0.79 to 0.97 of them, 33 that failed 0.02 to 0.96, nine of these"
-    " below a third (benchmarks/taxonomy/results/examined.jsonl). It was set on 11 sound runs (0.46"
-    " to 1.0) and tiny critics driven to failure (0.9 and 0.4) whose results were not kept"
+    " below a third (benchmarks/taxonomy/results/examined.jsonl)"
 )
 GROWN_RULE = (
     "a hidden layer's weights above 5 times a fresh critic's: 27 probe runs that learned had 1.0 to"
     " 1.5, 33 that failed 1.0 to 33, three of these above 5"
     " (benchmarks/taxonomy/results/examined.jsonl), forks of SAC that stand on hopper-stand up to"
-    " 3.3 (up to 309,000 updates: benchmarks/findings/results/forks.jsonl). It was set on 11 sound"
-    " runs (1.4 to 3.7) and tiny critics driven to failure (5.3 to 27) whose results were not kept."
-    " The output layer is left out, for it grows with the size of true values (up to 8.3 in those"
-    " forks)"
+    " 3.3 (up to 309,000 updates: benchmarks/findings/results/forks.jsonl). The output layer is"
+    " left out, for it grows with the size of true values (up to 8.3 in those forks)"
 )
 RUNAWAY_RULE = (
     "α more than twice where it began, and the entropy bonus of a step, up to α |A| log 2, above"
