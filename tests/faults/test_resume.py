@@ -72,8 +72,8 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_used(tmp_pat
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
     again = go_on(tmp_path / "damaged")
-    assert again.found.checkpoint.step == 60
-    assert "agent.safetensors" in again.found.damage[0]
+    assert again.keeper.found.checkpoint.step == 60
+    assert "agent.safetensors" in again.keeper.found.damage[0]
     assert "agent.safetensors" in loop.run_dir.read_status()["message"]
     assert digest(tmp_path / "damaged") == digest(tmp_path / "whole")
 

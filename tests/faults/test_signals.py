@@ -28,6 +28,14 @@ def env(tmp_path):
     return child_environment(base)
 
 
+@pytest.fixture(autouse=True)
+def hangups_are_heard():
+    """Under nohup they are ignored, and by every child; ftfl leaves it so."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def create(path, task, algo="sac", **changes):
     values = {**TINY, "checkpoint_every": 20, "eval_every": 50, "eval_episodes": 1, **changes}
     if algo == "sac":
