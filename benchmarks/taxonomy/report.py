@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ftfl.forensics.foresight import Recommendation, recommend
-from ftfl.forensics.foresight_fit import overrule
+from ftfl.forensics.foresight_fit import UNLEARNED, overrule
 
 HERE = Path(__file__).parent
 BENCHMARKS = HERE.parent
@@ -85,9 +85,6 @@ def dial_of(line: Row) -> str:
     return line["task"].removeprefix("probe/").partition("@")[0]
 
 
-FITTED = 0.5
-"""A short fit speaks against a cell below this R² of drawn rewards (`ftfl diagnose --fit`). States
-are left out: channels of noise have no skill by construction."""
 TARGETS = {"mbpo": "residual, raw", "ftfl": "direct, unit"}
 
 
@@ -100,7 +97,9 @@ def fits() -> dict[Place, dict[str, Row]]:
 FITS = fits()
 
 
-def badly_fitted(cell: str, below: float = FITTED, of: tuple[str, ...] = ("reward",)) -> Predictor:
+def badly_fitted(
+    cell: str, below: float = UNLEARNED, of: tuple[str, ...] = ("reward",)
+) -> Predictor:
     """A predictor from short fits; None where there is none."""
 
     def predict(line: Row) -> bool | None:

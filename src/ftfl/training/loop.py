@@ -169,10 +169,10 @@ class Loop:
         self.recorder.status("warming up" if warming else "training", lazily=True)
         return result.obs, result.terminated or result.truncated
 
-    # What is due now and then.
-
     def _updates_done(self) -> Any:
         return self.seat.look(lambda state: state.agent.updates)
+
+    # What is due now and then.
 
     def _note_due(self) -> None:
         steps, config = self.progress.env_steps, self.config
