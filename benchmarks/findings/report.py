@@ -173,14 +173,20 @@ def refits() -> list[str]:
     return parts
 
 
-def by_arm(name: str) -> list[tuple[tuple[str, int, int], dict[str, list[Row]]]]:
-    """Lines of a results file: by task, moment and length, and there by arm."""
-    groups: dict[tuple[str, int, int], dict[str, list[Row]]] = defaultdict(
+def by_arm(name: str) -> list[tuple[tuple[str, int, int, int], dict[str, list[Row]]]]:
+    """Lines of a results file: by task, moment, length and parent, and there by arm."""
+    groups: dict[tuple[str, int, int, int], dict[str, list[Row]]] = defaultdict(
         lambda: defaultdict(list)
     )
     for row in read_lines(HERE / "results" / f"{name}.jsonl"):
-        groups[row["task"], row["at"], row["steps"]][row["arm"]].append(row)
+        place = row["task"], row["at"], row["steps"], row.get("parent", 1)
+        groups[place][row["arm"]].append(row)
     return sorted(groups.items())
+
+
+def of_parent(number: int) -> str:
+    """Which of a task's parents, where it is not the first."""
+    return "" if number == 1 else f", parent {number}"
 
 
 def returns_by_arm(arms: dict[str, list[Row]], before: float | None) -> str:
@@ -203,24 +209,27 @@ def returns_by_arm(arms: dict[str, list[Row]], before: float | None) -> str:
     return draw(paint)
 
 
-def parents() -> dict[tuple[str, int], float]:
-    """The last return of the agent that was forked or whose replay was refitted."""
-    return {(r["task"], r["at"]): r["parent_returns"][-1][1]
-            for r in read_lines(HERE / "results" / "refits.jsonl")}  # fmt: skip
+def parents() -> dict[tuple[str, int, int], float]:
+    """The last return of the agent that was forked or whose replay was refitted, by parent."""
+    refitted = {(r["task"], r["at"], 1): r["parent_returns"][-1][1]
+                for r in read_lines(HERE / "results" / "refits.jsonl")}  # fmt: skip
+    forked = {(r["task"], r["at"], r["parent"]): r["parent_return"]
+              for r in read_lines(HERE / "results" / "forks.jsonl") if "parent" in r}  # fmt: skip
+    return refitted | forked
 
 
 def grid() -> str:
     """What became of the agent: last returns moment by moment, and arms against one another."""
     before = parents()
-    groups = [(task, at, arms) for (task, at, steps), arms in by_arm("forks")
+    groups = [(task, at, parent, arms) for (task, at, steps, parent), arms in by_arm("forks")
               if steps == FORK_STEPS]  # fmt: skip
     rows = [
-        [f"{task}, {at // 1_000}k", f"{before[task, at]:.0f}",
+        [f"{task}, {at // 1_000}k{of_parent(parent)}", f"{before[task, at, parent]:.0f}",
          *(", ".join(f"{last_return(r):.0f}" for r in arms.get(arm, [])) or "–" for arm in ARMS)]
-        for task, at, arms in groups
+        for task, at, parent, arms in groups
     ]  # fmt: skip
     agents: dict[str, list[dict[str, float]]] = defaultdict(list)
-    for task, _, arms in groups:
+    for task, _, _, arms in groups:
         for seed in {r["seed"] for rows in arms.values() for r in rows}:
             agents[task].append({arm: last_return(r) for arm, rows in arms.items()
                                  for r in rows if r["seed"] == seed})  # fmt: skip
@@ -269,17 +278,19 @@ def forks() -> list[str]:
         "reward model": lambda r: dig(r, account + "reward_model"),
         "next-state model": lambda r: dig(r, account + "next_state_model"),
     }
-    for (task, at, steps), arms in by_arm("forks"):
+    for (task, at, steps, parent), arms in by_arm("forks"):
         rows = [
             [arm, *(", ".join("–" if (v := look(r)) is None else f"{v:.3g}" for r in arms[arm])
                     for look in looks.values())]
             for arm in [*(a for a in ARMS if a in arms), *sorted(arms.keys() - set(ARMS))]
         ]  # fmt: skip
-        parts.append(f"### dmc/{task}, forks at {at:,} steps, {steps:,} steps on")
+        title = f"### dmc/{task}, forks at {at:,} steps, {steps:,} steps on"
+        parts.append(title + of_parent(parent))
         compared = {arm: arms[arm] for arm in ARMS if arm in arms}
         if len(compared) > 1:
-            file = f"findings-forks-{task}-{at}.svg"
-            figure = returns_by_arm(compared, before.get((task, at)))
+            mine = "" if parent == 1 else f"-parent-{parent}"
+            file = f"findings-forks-{task}-{at}-{steps}{mine}.svg"
+            figure = returns_by_arm(compared, before.get((task, at, parent)))
             (FIGURES / file).write_text(figure, encoding="utf-8")
             parts.append("![Evaluations half-way and at the end, joined, a line a seed; dashed:"
                          f" the agent before](figures/{file})")  # fmt: skip
@@ -290,7 +301,7 @@ def forks() -> list[str]:
 def simulators() -> list[str]:
     """The simulator in the model's place, wholly or in part."""
     parts = []
-    for (task, at, steps), arms in by_arm("simulator"):
+    for (task, at, steps, _), arms in by_arm("simulator"):
         rows = []
         for arm, found in arms.items():
             found = sorted(found, key=lambda r: r["seed"])
@@ -336,7 +347,7 @@ def of_kind(rows: list[Row], kind: str, *names: str) -> list[str]:
 def noise() -> list[str]:
     """What models draw, beside what happened."""
     parts = []
-    for (task, at, _), arms in by_arm("noise"):
+    for (task, at, *_), arms in by_arm("noise"):
         told = next(iter(arms.values()))
         rows = [
             [kind, *of_kind(told, kind, "std", "change", "largest_real"),

@@ -142,11 +142,12 @@ def returns(path: Path) -> list[list[float]]:
 def forks(args: argparse.Namespace) -> None:
     """Let the same agent go on in each arm, and look at what becomes of it."""
     results = args.results or HERE / "results" / "forks.jsonl"
-    done = {(r["task"], r["at"], r["arm"], r["seed"], r["steps"]) for r in read_lines(results)}
+    done = {(r["task"], r["at"], r["arm"], r["seed"], r["steps"], r.get("parent", 1))
+            for r in read_lines(results)}  # fmt: skip
     for seed in args.seeds:
         for task, moment, parent in there(args):
             for arm in args.arms:
-                if (task, moment, arm, seed, args.steps) in done:
+                if (task, moment, arm, seed, args.steps, args.parent) in done:
                     continue
                 add_line(results, one_fork(args, task, moment, parent, arm, seed))
 
@@ -175,6 +176,7 @@ def one_fork(
     provenance = made.provenance()
     line = {
         "task": task, "at": moment, "arm": arm, "seed": seed, "steps": args.steps,
+        "parent": args.parent, "parent_return": returns(parent)[-1][1],
         "state": made.read_status().get("state"), "returns": returns(run),
         **{name: float(f"{v[-1]:.6g}") for name, v in last.items() if len(v)},
         **short(measured(run, INSTRUMENTS)),
@@ -208,6 +210,8 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), help="presets, or PRESET+DOOR")
     parser.add_argument("--steps", type=int, default=10_000, help="of each fork")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1], help="of forks and refits")
+    parser.add_argument("--parent", type=int, default=1, help="number of the parents in --out:"
+                        " the same seed is another agent on another kind of CPU")  # fmt: skip
     parser.add_argument("--nll-beta", type=float, default=0.0, help="of refits: cells alone")
     parser.add_argument("--updates", type=int, default=REFIT_UPDATES,
                         help="of each refit; any but %(default)s: cells alone")  # fmt: skip
