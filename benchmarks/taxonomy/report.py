@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ftfl.forensics.foresight import Recommendation, recommend
-from ftfl.forensics.foresight_fit import UNLEARNED, overrule
+from ftfl.forensics.foresight_fit import PRESETS, UNLEARNED, overrule
 
 HERE = Path(__file__).parent
 BENCHMARKS = HERE.parent
@@ -85,7 +85,8 @@ def dial_of(line: Row) -> str:
     return line["task"].removeprefix("probe/").partition("@")[0]
 
 
-TARGETS = {"mbpo": "residual, raw", "ftfl": "direct, unit"}
+TARGETS = {preset: cell for cell, preset in PRESETS.items()}
+"""The target cell of each preset."""
 
 
 def fits() -> dict[Place, dict[str, Row]]:
