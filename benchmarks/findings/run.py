@@ -181,7 +181,7 @@ def one_fork(
         **{name: float(f"{v[-1]:.6g}") for name, v in last.items() if len(v)},
         **short(measured(run, INSTRUMENTS)),
         "seconds": [round(trained - begin), round(time.monotonic() - trained)],
-        "versions": {k: provenance.get(k) for k in ("ftfl", "source", "git", "cpu")},
+        "versions": {k: provenance.get(k) for k in ("ftfl", "source", "git", "cpu", "instructions")},
     }  # fmt: skip
     if not args.keep:
         shutil.rmtree(run / "checkpoints", ignore_errors=True)

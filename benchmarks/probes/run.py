@@ -143,7 +143,7 @@ def row(cell: Cell, run: RunDir, instruments: Sequence[str] = ()) -> dict[str, A
         "returns": [round(v, 4) for v in returns],
         **{name: float(f"{v[-1]:.6g}") for name, v in last.items() if len(v)},
         **(measured(run.path, instruments) if instruments and done else {}),
-        "versions": {k: provenance.get(k) for k in ("ftfl", "source", "git", "cpu")},
+        "versions": {k: provenance.get(k) for k in ("ftfl", "source", "git", "cpu", "instructions")},
     }  # fmt: skip
 
 

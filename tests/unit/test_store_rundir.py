@@ -289,6 +289,17 @@ def test_provenance_without_git_or_packages(monkeypatch):
     assert found["packages"] == {"no-such-package": None}
 
 
+def test_other_vector_instructions_are_noted_where_both_are_known():
+    narrow, wide = ({"instructions": known} for known in ("avx avx2", "avx avx2 avx512f"))
+    verdict = provenance.compare(narrow, wide)
+    assert verdict.notes == ("instructions avx avx2 → avx avx2 avx512f",)
+    assert not verdict.refused
+    assert provenance.compare({}, wide) == provenance.compare(wide, wide)
+    assert provenance._instructions({"flags": "fpu avx fma avx2 avx512cd"}) == "avx avx2 fma"
+    assert provenance._instructions({"Features": "fp asimd sve"}) == "asimd sve"
+    assert provenance._instructions({}) is None
+
+
 def test_git_commit_is_of_a_checkout_that_tracks_the_package(tmp_path, monkeypatch):
     def git(*arguments):
         identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")

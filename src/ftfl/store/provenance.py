@@ -35,6 +35,7 @@ def collect(argv: Sequence[str]) -> dict[str, Any]:
     Versions are read from package metadata, so that collecting imports nothing heavy. ``started``
     is a label for people: nothing is ever ordered by it.
     """
+    cpu = _first_core()
     return {
         "command": shlex.join(argv),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -43,7 +44,8 @@ def collect(argv: Sequence[str]) -> dict[str, Any]:
         "git": _git(Path(__file__).resolve().parents[1]),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": _cpu_model(),
+        "cpu": cpu.get("model name") or platform.processor() or None,
+        "instructions": _instructions(cpu),
         "cores": os.cpu_count(),
         "cores_allowed": _cores_allowed(),
         "packages": {name: _version(name) for name in PACKAGES},
@@ -51,6 +53,9 @@ def collect(argv: Sequence[str]) -> dict[str, Any]:
     }
 
 
+INSTRUCTIONS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve", "sve2")
+"""Vector extensions, as Linux names them. XLA compiles for those that are there, and another width
+adds in another order: rented machines of one model name had AVX-512 and had it not."""
 NUMERIC = ("jax", "jaxlib", "mujoco", "dm-control", "gymnasium")
 """Packages whose minor releases have changed trajectories or random numbers before."""
 
@@ -75,7 +80,7 @@ def compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> Verdict:
             continue
         minor = name in NUMERIC and a.split(".")[:2] != b.split(".")[:2]
         (refused if minor else notes).append(f"{name} {a} → {b}")
-    for name in ("ftfl", "python", "cpu", "xla_flags", "platform"):
+    for name in ("ftfl", "python", "cpu", "instructions", "xla_flags", "platform"):
         a, b = before.get(name), now.get(name)
         if a is not None and b is not None and a != b:
             notes.append(f"{name} {a or 'none'} → {b or 'none'}")
@@ -129,12 +134,17 @@ def _git(source: Path) -> dict[str, Any] | None:
         return None
 
 
-def _cpu_model() -> str | None:
+def _first_core() -> dict[str, str]:
+    """What Linux says of the first core; empty on other systems."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or None
+        entries = (line.partition(":") for line in file.read().partition("\n\n")[0].splitlines())
+        return {name.strip(): value.strip() for name, _, value in entries}
+    return {}
+
+
+def _instructions(cpu: Mapping[str, str]) -> str | None:
+    there = cpu.get("flags", cpu.get("Features", "")).split()
+    return " ".join(name for name in INSTRUCTIONS if name in there) or None
 
 
 def _cores_allowed() -> int | None:
