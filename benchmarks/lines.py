@@ -13,6 +13,9 @@ from ftfl.forensics.autopsy import examine
 from ftfl.forensics.registry import INSTRUMENTS
 from ftfl.forensics.subject import Subject
 
+MADE_WITH = ("ftfl", "source", "git", "cpu", "instructions")
+"""Of a run's provenance, what a line keeps."""
+
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """All lines so far; a last line that a power cut tore is left out."""

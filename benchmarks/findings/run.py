@@ -34,7 +34,7 @@ from ftfl.store.metrics_file import read_metrics, series
 from ftfl.store.rundir import RunDir
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from lines import add_line, measured, read_lines, rounded
+from lines import MADE_WITH, add_line, measured, read_lines, rounded
 
 HERE = Path(__file__).parent
 TASKS = ("hopper-stand", "quadruped-walk", "humanoid-stand")
@@ -181,7 +181,7 @@ def one_fork(
         **{name: float(f"{v[-1]:.6g}") for name, v in last.items() if len(v)},
         **short(measured(run, INSTRUMENTS)),
         "seconds": [round(trained - begin), round(time.monotonic() - trained)],
-        "versions": {k: provenance.get(k) for k in ("ftfl", "source", "git", "cpu", "instructions")},
+        "versions": {k: provenance.get(k) for k in MADE_WITH},
     }  # fmt: skip
     if not args.keep:
         shutil.rmtree(run / "checkpoints", ignore_errors=True)

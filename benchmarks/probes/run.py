@@ -40,7 +40,7 @@ from ftfl.store.rundir import RunDir
 from ftfl.training import cores, grouping, workers
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from lines import add_line, measured, read_lines
+from lines import MADE_WITH, add_line, measured, read_lines
 
 RESULTS = Path(__file__).parent / "results" / "runs.jsonl"
 LAPTOP = RESULTS.with_name("laptop.jsonl")
@@ -143,7 +143,7 @@ def row(cell: Cell, run: RunDir, instruments: Sequence[str] = ()) -> dict[str, A
         "returns": [round(v, 4) for v in returns],
         **{name: float(f"{v[-1]:.6g}") for name, v in last.items() if len(v)},
         **(measured(run.path, instruments) if instruments and done else {}),
-        "versions": {k: provenance.get(k) for k in ("ftfl", "source", "git", "cpu", "instructions")},
+        "versions": {k: provenance.get(k) for k in MADE_WITH},
     }  # fmt: skip
 
 
