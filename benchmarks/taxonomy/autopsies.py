@@ -177,7 +177,7 @@ def calibration(fails: float) -> str:
     def add(name: str, rule: Rule) -> None:
         rows.append([
             name,
-            *(count(x, rule, fails) if any(map(rule, x)) else "never said" for x in sets),
+            *(count(x, rule, fails) if any(map(rule, x)) else "–" for x in sets),
         ])  # fmt: skip
 
     for name in sorted({name for line in every for name in told(line)}):
@@ -185,7 +185,8 @@ def calibration(fails: float) -> str:
     for name in sorted({name for line in every for name in set(line["findings"]) - told(line)}):
         add(f"{name} (info)", lambda line, name=name: name in set(line["findings"]) - told(line))
     head = [
-        "said", f"the lineage's {len(sets[0])} runs (rest, reward-unit@−10, noise-count@32)",
+        "said", f"the lineage's {len(sets[0])} runs (rest, reward-unit@−10, noise-count@32; asked:"
+        " critic account, reward fidelity, screens)",
         f"{len(sets[1])} runs of other dials",
     ]  # fmt: skip
     return table(head, rows)

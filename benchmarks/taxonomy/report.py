@@ -379,9 +379,10 @@ def main() -> None:
         starts(probes, runs, worst),
         text("VERDICT.md"),
         "## How often an autopsy is right",
-        "Runs one by one, which fail below the same return. What is marked (info) is not told as a"
-        f" warning. {INTERVALS} *They say less than they seem to*, for they take runs for"
-        f" independent: the {len(learned)} runs are {autopsies.alike(learned, FAILS * worst)};"
+        "Runs one by one, which fail below the same return. –: never said there. What is marked"
+        f" (info) is not told as a warning. {INTERVALS} *They say less than they seem to*, for"
+        f" they take runs for independent: the {len(learned)} runs are"
+        f" {autopsies.alike(learned, FAILS * worst)};"
         f" the {len(dials)} are {autopsies.alike(dials, FAILS * worst)}.",
         autopsies.calibration(FAILS * worst),
         "On forks of one agent: how many were warned of, with a model, and SAC's beside them"

@@ -94,8 +94,8 @@ def recommend(found: Mapping[str, Severity], blind: bool) -> Recommendation:
     if "reward-rare" in names:
         return Recommendation(
             "sac",
-            "so few steps carry the reward that no target cell gives it back; once a run has found"
-            " some, diagnose again with --policy RUN_DIR",
+            "so few steps carry the reward that models learn little of it, in any target cell; once"
+            " a run has found more, diagnose again with --policy RUN_DIR",
         )
     if not scale and not slow:
         return Recommendation(
