@@ -44,6 +44,16 @@ def measured(run: Path, instruments: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def moment_of(line: dict[str, Any]) -> tuple[str, int, int, int]:
+    """Where a fork began, and how far it went: task, steps of its parent, steps on, parent."""
+    return line["task"], line["at"], line["steps"], line.get("parent", 1)
+
+
+def of_parent(number: int) -> str:
+    """Which of a task's parents, where it is not the first."""
+    return "" if number == 1 else f", parent {number}"
+
+
 def rounded(value: Any) -> Any:
     """Four digits, and intervals as [value, low, high]: a line a run should stay readable."""
     if isinstance(value, dict):

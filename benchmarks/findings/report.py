@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from lines import dig, read_lines, table  # noqa: E402
+from lines import dig, moment_of, of_parent, read_lines, table  # noqa: E402
 
 PAGE = HERE.parents[1] / "docs" / "findings.md"
 FIGURES = PAGE.parent / "figures"
@@ -179,14 +179,8 @@ def by_arm(name: str) -> list[tuple[tuple[str, int, int, int], dict[str, list[Ro
         lambda: defaultdict(list)
     )
     for row in read_lines(HERE / "results" / f"{name}.jsonl"):
-        place = row["task"], row["at"], row["steps"], row.get("parent", 1)
-        groups[place][row["arm"]].append(row)
+        groups[moment_of(row)][row["arm"]].append(row)
     return sorted(groups.items())
-
-
-def of_parent(number: int) -> str:
-    """Which of a task's parents, where it is not the first."""
-    return "" if number == 1 else f", parent {number}"
 
 
 def returns_by_arm(arms: dict[str, list[Row]], before: float | None) -> str:

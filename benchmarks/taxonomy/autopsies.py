@@ -33,7 +33,7 @@ from counting import (  # noqa: E402
     place_of_run,
     structures,
 )  # fmt: skip
-from lines import counted, dig, read_lines, table  # noqa: E402
+from lines import counted, dig, moment_of, of_parent, read_lines, table  # noqa: E402
 
 from ftfl.forensics.instruments.critic import ORDERED  # noqa: E402
 from ftfl.forensics.instruments.health_findings import OUTWEIGHS, RISEN  # noqa: E402
@@ -115,15 +115,14 @@ def of_forks() -> str:
     for name in ("findings", "lineage"):
         for line in read_lines(BENCHMARKS / name / "results" / "forks.jsonl"):
             if "findings" in line:
-                moment = line["task"], line["at"], line["steps"]
-                seen[*moment, line["arm"], line["seed"]] = line
+                seen[*moment_of(line), line["arm"], line["seed"]] = line
     rows = []
-    for moment in sorted({key[:3] for key in seen}):
-        every = [line for key, line in seen.items() if key[:3] == moment]
+    for moment in sorted({key[:4] for key in seen}):
+        every = [line for key, line in seen.items() if key[:4] == moment]
         if {line["arm"] == "sac" for line in every} != {True, False}:
             continue  # nothing to compare with
-        task, at, steps = moment
-        cells = [f"{task} at {at // 1000}k, {steps:,} steps on"]
+        task, at, steps, parent = moment
+        cells = [f"{task} at {at // 1000}k, {steps:,} steps on{of_parent(parent)}"]
         for mine in ([x for x in every if x["arm"] != "sac"],
                      [x for x in every if x["arm"] == "sac"]):  # fmt: skip
             ends = sorted(x["returns"][-1][1] for x in mine)

@@ -13,7 +13,7 @@ import numpy as np
 
 BENCHMARKS = Path(__file__).parents[1]
 sys.path.append(str(BENCHMARKS))
-from lines import read_lines  # noqa: E402
+from lines import moment_of, of_parent, read_lines  # noqa: E402
 
 CELLS = ("mbpo", "mbpo-unit", "mbpo-direct", "ftfl")
 CELL_OF = {
@@ -98,15 +98,15 @@ def forks() -> dict[str, list[Moment]]:
     lines = read_lines(BENCHMARKS / "findings" / "results" / "forks.jsonl")
     lineage = read_lines(BENCHMARKS / "lineage" / "results" / "forks.jsonl")
     lines += [row for row in lineage if row["arm"] in CONTROLS]
-    seen: dict[tuple[str, int, int], dict[str, dict[int, float]]] = {}
+    seen: dict[tuple[str, int, int, int], dict[str, dict[int, float]]] = {}
     for row in lines:
-        arms = seen.setdefault((row["task"], row["at"], row["steps"]), defaultdict(dict))
+        arms = seen.setdefault(moment_of(row), defaultdict(dict))
         arms[row["arm"]][row["seed"]] = row["returns"][-1][1]
     found: dict[str, list[Moment]] = defaultdict(list)
-    for (task, at, steps), arms in sorted(seen.items()):
+    for (task, at, steps, parent), arms in sorted(seen.items()):
         if len(arms) > 1:  # else nothing to compare with
             found[f"dmc/{task}"].append(Moment(
-                f"fork at {at // 1000}k, {steps:,} steps on (seeds)", True,
+                f"fork at {at // 1000}k{of_parent(parent)}, {steps:,} steps on (seeds)", True,
                 {arm: list(values.values()) for arm, values in arms.items()},
             ))  # fmt: skip
     return dict(found)
