@@ -202,7 +202,7 @@ def in_units(monkeypatch, path, algo, **changes):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, places)))
     configs = [tiny(algo, TASK, task__reward_unit=unit, **changes) for unit in (1.0, 2.0**-10)]
     made = workers.prepare(configs, [path / "plain", path / "dialled"], [])
-    pool = workers.Pool()
+    pool = workers.Pool(jobs=1)  # the second reads what the first has compiled
     for run in zip(made, configs, strict=True):
         pool.submit(run)
     while pool.poll():

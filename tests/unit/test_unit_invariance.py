@@ -34,7 +34,9 @@ def runs():
     return run
 
 
-@pytest.mark.parametrize("algo", ["sac", "mbpo-innovation", "ftfl"])
+@pytest.mark.parametrize(
+    "algo", ["sac", pytest.param("mbpo-innovation", marks=pytest.mark.long), "ftfl"]
+)
 def test_another_unit_of_reward_changes_no_bit(runs, algo):
     """2⁻¹⁰ of the reward is the same MDP: the agent turns it back, unit targets never see it."""
     (_, one), (_, other) = runs(algo), runs(algo, 2.0**-10)
