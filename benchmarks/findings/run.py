@@ -34,7 +34,7 @@ from ftfl.store.metrics_file import read_metrics, series
 from ftfl.store.rundir import RunDir
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from lines import MADE_WITH, add_line, measured, read_lines, rounded
+from lines import MADE_WITH, add_line, measured, moment_of, read_lines, rounded
 
 HERE = Path(__file__).parent
 TASKS = ("hopper-stand", "quadruped-walk", "humanoid-stand")
@@ -142,12 +142,11 @@ def returns(path: Path) -> list[list[float]]:
 def forks(args: argparse.Namespace) -> None:
     """Let the same agent go on in each arm, and look at what becomes of it."""
     results = args.results or HERE / "results" / "forks.jsonl"
-    done = {(r["task"], r["at"], r["arm"], r["seed"], r["steps"], r.get("parent", 1))
-            for r in read_lines(results)}  # fmt: skip
+    done = {(*moment_of(r), r["arm"], r["seed"]) for r in read_lines(results)}
     for seed in args.seeds:
         for task, moment, parent in there(args):
             for arm in args.arms:
-                if (task, moment, arm, seed, args.steps, args.parent) in done:
+                if (task, moment, args.steps, args.parent, arm, seed) in done:
                     continue
                 add_line(results, one_fork(args, task, moment, parent, arm, seed))
 
