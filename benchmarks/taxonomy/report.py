@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ftfl.forensics.foresight import Recommendation, recommend
-from ftfl.forensics.foresight_fit import PRESETS, UNLEARNED, overrule
+from ftfl.forensics.foresight_fit import CELL_OF, UNLEARNED, overrule
 
 HERE = Path(__file__).parent
 BENCHMARKS = HERE.parent
@@ -85,10 +85,6 @@ def dial_of(line: Row) -> str:
     return line["task"].removeprefix("probe/").partition("@")[0]
 
 
-TARGETS = {preset: cell for cell, preset in PRESETS.items()}
-"""The target cell of each preset."""
-
-
 def fits() -> dict[Place, dict[str, Row]]:
     """Short fits by cell."""
     lines = read_lines(HERE / "results" / "fits.jsonl")
@@ -104,7 +100,7 @@ def badly_fitted(
     """A predictor from short fits; None where there is none."""
 
     def predict(line: Row) -> bool | None:
-        found = FITS.get(place_of(line), {}).get(TARGETS[cell])
+        found = FITS.get(place_of(line), {}).get(CELL_OF[cell])
         return None if found is None else min(found[name] for name in of) < below
 
     return predict

@@ -21,6 +21,8 @@ from ftfl.forensics.instruments.attribution import Arm, Attribution
 UPDATES, SEEDS = 500, (0, 1, 2)
 PRESETS = dict(zip(CELLS, ("mbpo", "mbpo-unit", "mbpo-direct", "ftfl"), strict=True))
 """By cell, the preset with that cell and nothing else."""
+CELL_OF = {preset: cell for cell, preset in PRESETS.items()}
+"""The cell of each such preset."""
 UNLEARNED = 0.5
 RULE = (
     f"median R² of drawn rewards below {UNLEARNED} after {UPDATES} updates on these transitions. On"
@@ -84,8 +86,7 @@ def overrule(before: Recommendation, middle: Mapping[str, float]) -> Recommendat
         before: what the structure alone suggests.
         middle: by cell, the median R² of drawn rewards.
     """
-    cells = {preset: cell for cell, preset in PRESETS.items()}
-    if before.preset not in cells or middle[cells[before.preset]] >= UNLEARNED:
+    if before.preset not in CELL_OF or middle[CELL_OF[before.preset]] >= UNLEARNED:
         return before
     best = max(middle, key=lambda cell: middle[cell])
     if middle[best] < UNLEARNED:
@@ -96,5 +97,5 @@ def overrule(before: Recommendation, middle: Mapping[str, float]) -> Recommendat
         PRESETS[best],
         f"a short fit learns the reward best there (R² of draws {middle[best]:.2g}); with"
         f" {before.preset}, which the structure alone suggests, it does not"
-        f" ({middle[cells[before.preset]]:.2g})",
+        f" ({middle[CELL_OF[before.preset]]:.2g})",
     )
